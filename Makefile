@@ -97,9 +97,10 @@ drill: tools ## Inject faults, and check which alerts fire (ARGS=broker for one 
 	$(BUILT)/tmp/drill-python/bin/pip install --quiet --disable-pip-version-check pika==1.3.2
 	$(BUILT)/tmp/drill-python/bin/python scripts/drill $(BUILT)/release/waypost $(BUILT)/tmp/drill-$$(date +%Y%m%dT%H%M%S) $(ARGS)
 
-contract: tools ## Write the JSON Schemas and the AsyncAPI description into docs/contract
+contract: tools ## Write the JSON Schemas, the AsyncAPI and the OpenAPI description into docs/contract
 	mkdir -p docs/contract
 	for name in event campaign asyncapi; do cargo run --quiet --locked -- contract $$name > docs/contract/$$name.json; done
+	cargo run --quiet --locked -- openapi > docs/contract/openapi.json
 
 fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event url" for some targets)
 	scripts/fuzz $(or $(SECONDS),60) $(ARGS)

@@ -21,7 +21,6 @@ mod json_stream;
 mod letter_filter;
 mod man;
 mod openapi;
-mod paginate;
 mod progress;
 mod publish;
 mod ready;

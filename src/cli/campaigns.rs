@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
+use serde::Deserialize;
 use serde_json::Value;
+use waypost_api::campaigns::CampaignSummary;
+use waypost_api::client::{Client, ETag};
+use waypost_core::campaign::Campaign;
 
-use super::client::{Api, RequestParts, Server};
+use super::client::Server;
 use super::configuration::{AcceptEmpty, Restore, warn_if_incomplete};
 use super::confirm::{ConfirmOutcome, Confirmation};
 use super::error::CliError;
 use super::graph::GraphArgs;
 use super::json_stream;
-use super::paginate::Pages;
 use super::sanitize;
 use super::stdio::out;
 
@@ -105,17 +108,13 @@ impl CampaignsCommand {
     }
 }
 
-fn if_match_header(version: Option<String>) -> Vec<(&'static str, String)> {
-    version.into_iter().map(|version| ("if-match", format!("\"{}\"", version.trim_matches('"')))).collect()
-}
-
 impl List {
     async fn run(self) -> Result<(), CliError> {
-        let api = self.server.api()?;
-        let campaigns = Pages::new(&api, "campaigns", Vec::new()).take(usize::MAX).await?;
-        warn_if_incomplete(&api).await;
+        let client = self.server.client()?;
+        let campaigns = client.campaigns().all().await?;
+        warn_if_incomplete(&client).await;
         if self.json {
-            out!("{}", Value::Array(campaigns));
+            out!("{}", json_stream::array(&campaigns)?);
             return Ok(());
         }
         if campaigns.is_empty() {
@@ -125,9 +124,9 @@ impl List {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(["ID", "NAME", "SECTIONS", "WEBHOOKS", "VERSION"]);
         for campaign in campaigns {
-            let text = |name: &str| campaign[name].as_str().unwrap_or_default().to_owned();
-            let number = |name: &str| campaign[name].to_string();
-            table.add_row([text("id"), text("name"), number("sections"), number("webhooks"), number("version")]);
+            let CampaignSummary { id, name, sections, webhooks, version, .. } = campaign.read()?;
+            let [sections, webhooks] = [sections, webhooks].map(|count| count.to_string());
+            table.add_row([id, name.unwrap_or_default(), sections, webhooks, version.to_string()]);
         }
         out!("{table}");
         Ok(())
@@ -136,13 +135,11 @@ impl List {
 
 impl Get {
     async fn run(self) -> Result<(), CliError> {
-        let response =
-            self.server.api()?.request(Method::GET, &["campaigns", &self.id], &[], RequestParts::default()).await?;
-        let document = response.json()?;
+        let campaign = self.server.client()?.campaign(&self.id).await?.answer;
         if self.json {
-            out!("{document}");
+            out!("{campaign}");
         } else {
-            out!("{document:#}");
+            out!("{campaign:#}");
         }
         Ok(())
     }
@@ -150,9 +147,9 @@ impl Get {
 
 impl Delete {
     async fn run(self) -> Result<(), CliError> {
-        let api = self.server.api()?;
-        let campaign = api.request(Method::GET, &["campaigns", &self.id], &[], RequestParts::default()).await?;
-        let size = CampaignSize::from_document(&campaign.json()?);
+        let client = self.server.client()?;
+        let campaign = client.campaign(&self.id).await?;
+        let size = CampaignSize::new(&campaign.answer.read()?);
         if self.confirmation.decide(&size.effect(&self.id)).await? == ConfirmOutcome::Report {
             if self.json {
                 out!("{}", size.json(&self.id));
@@ -162,9 +159,8 @@ impl Delete {
             return Ok(());
         }
         // The campaign may have been changed after it was read.
-        let version = self.if_match.or(campaign.etag);
-        let parts = RequestParts { headers: if_match_header(version), body: None };
-        api.request(Method::DELETE, &["campaigns", &self.id], &[], parts).await?;
+        let version = self.if_match.as_deref().map(ETag::from_version).or(campaign.etag);
+        client.delete_campaign(&self.id, version.as_ref()).await?;
         if self.json {
             out!("{}", serde_json::json!({ "deleted": self.id }));
         } else {
@@ -183,12 +179,13 @@ struct CampaignSize {
 }
 
 impl CampaignSize {
-    fn from_document(document: &Value) -> Self {
-        let sections = document["sections"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let entries = sections.iter().flat_map(|section| section["menu"].as_array().into_iter().flatten());
-        let webhooks = sections.iter().chain(entries).filter(|node| node["webhook"].is_object()).count();
-        let name = document["name"].as_str().filter(|name| !name.is_empty());
-        Self { name: name.map(|name| sanitize::line(name, 60)), sections: sections.len(), webhooks }
+    fn new(campaign: &Campaign) -> Self {
+        let name = campaign.name.as_deref().filter(|name| !name.is_empty());
+        Self {
+            name: name.map(|name| sanitize::line(name, 60)),
+            sections: campaign.sections.len(),
+            webhooks: campaign.places().count(),
+        }
     }
 
     /// `delete campaign 13010 “Streaming membership” with 3 sections and 4 webhooks`.
@@ -213,10 +210,10 @@ impl Apply {
         if self.if_match.is_some() && self.files.len() > 1 {
             return Err(CliError::Usage("--if-match is allowed with one file only".to_owned()));
         }
-        let api = self.server.clone().api()?;
+        let client = self.server.clone().client()?;
         let mut errors = Vec::new();
         for file in &self.files {
-            if let Err(CliError::Failed(text) | CliError::Usage(text)) = self.apply(&api, file).await {
+            if let Err(CliError::Failed(text) | CliError::Usage(text)) = self.apply(&client, file).await {
                 errors.push(format!("{}: {text}", file.display()));
             }
         }
@@ -224,32 +221,42 @@ impl Apply {
     }
 
     /// Applies all documents of a file. A backup of the campaigns has several.
-    async fn apply(&self, api: &Api, file: &Path) -> Result<(), CliError> {
+    async fn apply(&self, client: &Client, file: &Path) -> Result<(), CliError> {
         let bytes = json_stream::read(file)?;
         let documents = json_stream::split(&bytes).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
         if documents.is_empty() {
             return Err(CliError::new("the file has no document"));
         }
         for document in documents {
-            self.put(api, document).await?;
+            self.put(client, document).await?;
         }
         Ok(())
     }
 
-    async fn put(&self, api: &Api, document: &[u8]) -> Result<(), CliError> {
-        // Reads only the id, for the URL. The server checks everything else.
-        let value: Value =
-            serde_json::from_slice(document).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
-        let id = value["id"].as_str().ok_or_else(|| CliError::new("$.id: required, a string"))?;
-        let parts = RequestParts { headers: if_match_header(self.if_match.clone()), body: Some(document.to_vec()) };
-        let response = api.request(Method::PUT, &["campaigns", id], &[], parts).await?;
+    async fn put(&self, client: &Client, document: &[u8]) -> Result<(), CliError> {
+        let id = id_of(document)?;
+        let if_match = self.if_match.as_deref().map(ETag::from_version);
+        let response = client.put_campaign(&id, document.to_vec(), if_match.as_ref()).await?;
         if self.json {
-            out!("{}", response.json()?);
+            out!("{}", response.answer);
             return Ok(());
         }
         let action = if response.status == StatusCode::CREATED { "created" } else { "replaced" };
-        out!("campaign {id} {action}, version {}", response.etag.unwrap_or_default().trim_matches('"'));
+        out!("campaign {id} {action}, version {}", response.etag.as_ref().map_or("", ETag::version));
         Ok(())
+    }
+}
+
+/// The id of a document, for the URL. The server checks everything else.
+fn id_of(document: &[u8]) -> Result<String, CliError> {
+    #[derive(Deserialize)]
+    struct Document {
+        id: String,
+    }
+    match serde_json::from_slice(document) {
+        Ok(Document { id }) => Ok(id),
+        Err(error) if error.is_data() => Err(CliError::new("$.id: required, a string")),
+        Err(error) => Err(CliError::new(format!("not JSON: {error}"))),
     }
 }
 
@@ -261,15 +268,28 @@ mod tests {
 
     #[test]
     fn the_effect_of_a_deletion_counts_sections_and_webhooks() {
+        let size = |document: Value| CampaignSize::new(&serde_json::from_value(document).unwrap());
+        let webhook = json!({ "id": "wh_1", "url": "https://example.com/a", "enabled": true, "timeoutMs": 1, "headers": { "a": "********" } });
         let document = json!({ "id": "13010", "name": "Streaming membership", "sections": [
-            { "label": "Welcome Message", "menu": [{ "keyword": 1 }, { "keyword": 2, "webhook": { "url": "https://example.com/a" } }] },
-            { "label": "Offers", "webhook": { "url": "https://example.com/b" } } ] });
-        let size = CampaignSize::from_document(&document);
-        assert_eq!(size.effect("13010"), "delete campaign 13010 “Streaming membership” with 2 sections and 2 webhooks");
+            { "label": "Welcome Message", "kind": "welcomeMessage", "menu": [{ "keyword": 1 }, { "keyword": 2, "webhook": webhook }] },
+            { "label": "Offers", "kind": "interaction", "webhook": webhook } ] });
+        let named = size(document);
         assert_eq!(
-            CampaignSize::from_document(&json!({ "sections": [{}] })).effect("c"),
+            named.effect("13010"),
+            "delete campaign 13010 “Streaming membership” with 2 sections and 2 webhooks"
+        );
+        assert_eq!(
+            size(json!({ "id": "c", "sections": [{ "label": "a", "kind": "interaction" }] })).effect("c"),
             "delete campaign c with 1 section and 0 webhooks"
         );
-        assert_eq!(size.json("13010")["webhooks"], 2);
+        assert_eq!(named.json("13010")["webhooks"], 2);
+    }
+
+    #[test]
+    fn a_document_has_an_id() {
+        assert_eq!(id_of(br#"{"sections":[],"id":"c","n":1e400}"#).ok().as_deref(), Some("c"));
+        for document in ["{}", "{\"id\":7}", "7", "nonsense"] {
+            assert!(id_of(document.as_bytes()).is_err(), "{document}");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! `waypost campaigns restore` and `accept-empty`: the two ways to repair an incomplete campaigns stream.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
+use waypost_api::client::Client;
+use waypost_api::configuration::{ConfigurationResponse, ConfigurationState};
 
-use super::client::{Api, Server};
+use super::client::Server;
 use super::confirm::{ConfirmOutcome, Confirmation};
 use super::error::CliError;
 use super::sanitize;
@@ -49,27 +51,32 @@ pub(super) struct AcceptEmpty {
 
 impl Restore {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let api = self.server.api()?;
-        let configuration = fetch(&api).await?;
-        let campaigns_text = describe(&configuration);
-        if self.dry_run {
-            if self.json {
-                out!("{configuration}");
-            } else if configuration["canRestore"] == true {
-                out!("This would append {campaigns_text} to the campaigns stream. {OTHER_WORKERS}.");
-            } else {
-                out!("{}", refusal(&configuration));
-            }
+        let client = self.server.client()?;
+        let answer = client.configuration().await?;
+        if self.json && self.dry_run {
+            out!("{answer}");
             return Ok(());
         }
-        if !self.json && configuration["canRestore"] == true {
-            note!("appending {campaigns_text}. {OTHER_WORKERS}.");
+        if !self.json {
+            let configuration = answer.read()?;
+            let campaigns_text = describe(&configuration);
+            match (self.dry_run, configuration.can_restore) {
+                (true, true) => {
+                    out!("This would append {campaigns_text} to the campaigns stream. {OTHER_WORKERS}.");
+                }
+                (true, false) => out!("{}", refusal(&configuration)),
+                (false, true) => note!("appending {campaigns_text}. {OTHER_WORKERS}."),
+                (false, false) => {}
+            }
         }
-        let response = api.post(&["configuration", "restore"], None).await?.json()?;
+        if self.dry_run {
+            return Ok(());
+        }
+        let restored = client.restore_configuration().await?.read()?.campaigns;
         if self.json {
-            out!("{}", json!({ "restored": response["campaigns"] }));
+            out!("{}", json!({ "restored": restored }));
         } else {
-            let count = campaigns(&response["campaigns"]);
+            let count = campaigns(restored);
             out!("{count} appended. Workers continue after they have read the stream: check with `waypost ready`.");
         }
         Ok(())
@@ -78,10 +85,11 @@ impl Restore {
 
 impl AcceptEmpty {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let api = self.server.api()?;
-        let configuration = fetch(&api).await?;
-        if configuration["state"] != "incomplete" {
-            let refusal = if configuration["state"] == "reading" {
+        let client = self.server.client()?;
+        let answer = client.configuration().await?;
+        let configuration = answer.read()?;
+        if configuration.state != ConfigurationState::Incomplete {
+            let refusal = if configuration.state == ConfigurationState::Reading {
                 "This worker is still reading the campaigns stream: try again when `waypost ready` answers."
             } else {
                 "This worker does not hold its events: there is nothing to accept."
@@ -90,26 +98,26 @@ impl AcceptEmpty {
                 return Err(CliError::Failed(refusal.to_owned()));
             }
             if self.json {
-                out!("{}", json!({ "accepted": false, "campaigns": configuration["campaigns"] }));
+                out!("{}", json!({ "accepted": false, "campaigns": configuration.campaigns }));
             } else {
                 out!("{refusal}");
             }
             return Ok(());
         }
         if !self.json {
-            note!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
+            note!("{}", sanitize::lines(configuration.detail.as_deref().unwrap_or_default()));
         }
         if self.confirmation.decide(&effect(&configuration)).await? == ConfirmOutcome::Report {
             if self.json {
-                out!("{configuration}");
+                out!("{answer}");
             } else {
                 out!("This would {}. Nothing was changed.", effect(&configuration));
             }
             return Ok(());
         }
-        let response = api.post(&["configuration", "accept-empty"], None).await?.json()?;
+        let accepted = client.accept_empty_configuration().await?.read()?;
         if self.json {
-            out!("{}", json!({ "accepted": true, "campaigns": response["campaigns"] }));
+            out!("{}", json!({ "accepted": true, "campaigns": accepted.campaigns }));
         } else {
             out!(
                 "The campaigns stream is accepted. Workers continue after they have read it: check with `waypost ready`."
@@ -120,23 +128,20 @@ impl AcceptEmpty {
 }
 
 /// Warns on standard error if the worker's list of campaigns may be incomplete.
-pub(super) async fn warn_if_incomplete(api: &Api) {
-    // Workers of earlier versions do not have this path.
-    if let Ok(configuration) = fetch(api).await
-        && configuration["state"] == "incomplete"
+pub(super) async fn warn_if_incomplete(client: &Client) {
+    // Workers of earlier versions do not have this path, and those of later versions may have other states.
+    if let Ok(answer) = client.configuration().await
+        && let Ok(configuration) = answer.read()
+        && configuration.state == ConfigurationState::Incomplete
     {
-        note!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
+        note!("{}", sanitize::lines(configuration.detail.as_deref().unwrap_or_default()));
     }
 }
 
-async fn fetch(api: &Api) -> Result<Value, CliError> {
-    api.get(&["configuration"], &[]).await
-}
-
 /// The effect of accepting the stream, for this worker and the others.
-fn effect(configuration: &Value) -> String {
-    let count = campaigns(&configuration["campaigns"]);
-    match configuration["reason"].as_str() {
+fn effect(configuration: &ConfigurationResponse) -> String {
+    let count = campaigns(configuration.campaigns);
+    match configuration.reason.as_deref() {
         Some("logReplaced" | "logTrimmed") => {
             let campaigns_text = describe(configuration);
             format!("replace the {campaigns_text} of this worker by what the campaigns stream has. {OTHER_WORKERS}")
@@ -146,25 +151,25 @@ fn effect(configuration: &Value) -> String {
 }
 
 /// `12 campaigns (last change 2026-11-30T03:00:00Z)`.
-fn describe(configuration: &Value) -> String {
-    let count = campaigns(&configuration["campaigns"]);
-    match configuration["lastChangeAt"].as_str() {
-        Some(_) => format!("{count} (last change {})", sanitize::time(&configuration["lastChangeAt"])),
+fn describe(configuration: &ConfigurationResponse) -> String {
+    let count = campaigns(configuration.campaigns);
+    match &configuration.last_change_at {
+        Some(at) => format!("{count} (last change {})", sanitize::time(at)),
         None => count,
     }
 }
 
-fn refusal(configuration: &Value) -> String {
-    let count = campaigns(&configuration["campaigns"]);
+fn refusal(configuration: &ConfigurationResponse) -> String {
+    let count = campaigns(configuration.campaigns);
     format!(
         "This worker ({count}) can't restore the campaigns stream: run the command against a worker that has all campaigns."
     )
 }
 
-fn campaigns(count: &Value) -> String {
-    match count.as_u64() {
-        Some(1) => "1 campaign".to_owned(),
-        _ => format!("{} campaigns", sanitize::count(count)),
+fn campaigns(count: u64) -> String {
+    match count {
+        1 => "1 campaign".to_owned(),
+        count => format!("{} campaigns", sanitize::count(count)),
     }
 }
 
@@ -174,12 +179,18 @@ mod tests {
 
     #[test]
     fn the_effect_counts_the_campaigns() {
-        let replaced =
-            json!({ "state": "incomplete", "reason": "logReplaced", "campaigns": 1200, "lastChangeAt": null });
+        let replaced = ConfigurationResponse {
+            state: ConfigurationState::Incomplete,
+            reason: Some("logReplaced".to_owned()),
+            detail: None,
+            campaigns: 1200,
+            last_change_at: None,
+            can_restore: false,
+        };
         let expected = "replace the 1,200 campaigns of this worker by what the campaigns stream has. Workers that hold their events or \
                         are stopped take over what the stream has then. Workers that are ready keep their campaigns";
         assert_eq!(effect(&replaced), expected);
-        let later = json!({ "state": "incomplete", "reason": "logBeginsLater", "campaigns": 1 });
+        let later = ConfigurationResponse { reason: Some("logBeginsLater".to_owned()), campaigns: 1, ..replaced };
         let expected = "accept the campaigns stream as it is (1 campaign on this worker). Workers that hold their events or are stopped \
                         take over what the stream has then. Workers that are ready keep their campaigns";
         assert_eq!(effect(&later), expected);

@@ -33,15 +33,22 @@ pub(super) struct Event {
     event_id: Option<String>,
 }
 
+/// A step event as it is sent.
+pub(super) struct EventBody {
+    /// The `eventId`, which may be new.
+    pub(super) id: String,
+    pub(super) json: Vec<u8>,
+}
+
 impl Event {
     /// The options that conflict with `file`.
     pub(super) const OPTIONS: [&str; 8] =
         ["campaign", "label", "phone", "date", "response", "option", "keyword", "event_id"];
 
-    pub(super) fn to_json(&self) -> Value {
+    pub(super) fn to_event(&self) -> EventBody {
         let mut event = Map::new();
         let text = |value: &Option<String>| value.clone().map(Value::String);
-        let new_id = || uuid::Uuid::now_v7().to_string();
+        let id = self.event_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let keyword = self.keyword.as_ref().map(|keyword| match serde_json::from_str(keyword) {
             Ok(number @ Value::Number(_)) => number,
             _ => Value::String(keyword.clone()),
@@ -54,11 +61,11 @@ impl Event {
             ("response", text(&self.response)),
             ("option", text(&self.option)),
             ("keyword", keyword),
-            ("eventId", Some(text(&self.event_id).unwrap_or_else(|| new_id().into()))),
+            ("eventId", Some(Value::String(id.clone()))),
         ];
         for (name, value) in fields {
             event.extend(value.map(|value| (name.to_owned(), value)));
         }
-        Value::Object(event)
+        EventBody { id, json: Value::Object(event).to_string().into_bytes() }
     }
 }

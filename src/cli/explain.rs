@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{Table, presets};
-use reqwest::Method;
-use serde_json::Value;
+use waypost_core::explain::{ExplainedWebhook, Explanation};
+use waypost_core::request::RequestPreview;
 
-use super::client::{RequestParts, Server};
+use super::client::Server;
 use super::error::CliError;
 use super::event::Event;
 use super::json_stream;
@@ -32,84 +32,75 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let event = match &self.file {
-            None => self.event.to_json().to_string().into_bytes(),
+            None => self.event.to_event().json,
             Some(file) => json_stream::read(file)?,
         };
         if json_stream::split(&event).is_ok_and(|events| events.len() > 1) {
             return Err(CliError::Usage("the file has several events. Pass a file with one event".to_owned()));
         }
-        let parts = RequestParts { headers: Vec::new(), body: Some(event) };
-        let explanation = self.server.api()?.request(Method::POST, &["explain"], &[], parts).await?.json()?;
+        let explanation = self.server.client()?.explain(event).await?;
         if self.json {
             out!("{explanation}");
         } else {
-            out!("{}", render(&explanation));
+            out!("{}", render(&explanation.read()?));
         }
         Ok(())
     }
 }
 
 /// The section of the event, its menu entries, the webhooks, the requests, and the conclusion.
-fn render(explanation: &Value) -> String {
-    let list = |name: &str| explanation[name].as_array().map(Vec::as_slice).unwrap_or_default();
+fn render(explanation: &Explanation) -> String {
     let mut parts = vec![heading(explanation)];
-    if !list("entries").is_empty() {
+    if !explanation.entries.is_empty() {
         let mut table = table(["KEYWORD", "OPTION", "MATCHES", "WHY"]);
-        for entry in list("entries") {
-            table.add_row([
-                field(entry, "keyword"),
-                field(entry, "option"),
-                yes_or_no(entry, "matches"),
-                field(entry, "why"),
-            ]);
+        for entry in &explanation.entries {
+            let option = entry.option.as_deref().map_or_else(|| sanitize::EMPTY.to_owned(), sanitize::inline);
+            let keyword = sanitize::inline(&entry.keyword.to_string());
+            table.add_row([keyword, option, yes_or_no(entry.matches), sanitize::inline(&entry.why)]);
         }
         parts.push(table.to_string());
     }
-    if !list("webhooks").is_empty() {
+    if !explanation.webhooks.is_empty() {
         let mut table = table(["WEBHOOK", "AT", "KIND", "FIRES", "WHY"]);
-        for webhook in list("webhooks") {
-            let [id, path, kind, why] = ["webhookId", "path", "kind", "why"].map(|name| field(webhook, name));
-            table.add_row([id, path, kind, yes_or_no(webhook, "fires"), why]);
+        for ExplainedWebhook { webhook_id, path, kind, fires, why, .. } in &explanation.webhooks {
+            let [id, path, why] = [webhook_id.as_str(), path, why].map(sanitize::inline);
+            table.add_row([id, path, kind.as_str().to_owned(), yes_or_no(*fires), why]);
         }
         parts.push(table.to_string());
     }
-    for webhook in list("webhooks").iter().filter(|webhook| webhook["request"].is_object()) {
-        parts.push(request(webhook));
+    for webhook in &explanation.webhooks {
+        parts.extend(webhook.request.as_ref().map(|preview| request(webhook, preview)));
     }
-    parts.push(field(explanation, "why"));
+    parts.push(sanitize::inline(&explanation.why));
     parts.join("\n\n")
 }
 
-fn heading(explanation: &Value) -> String {
-    let (campaign, section) = (&explanation["campaign"], &explanation["section"]);
-    let mut text = format!("Event     {}", field(&explanation["event"], "eventId"));
+fn heading(explanation: &Explanation) -> String {
+    let mut text = format!("Event     {}", sanitize::inline(explanation.event.event_id.as_str()));
     // Writing to a string can't fail.
-    let _ = match campaign {
-        Value::Null => write!(text, "\nCampaign  none"),
-        campaign => write!(text, "\nCampaign  {}, version {}", field(campaign, "id"), field(campaign, "version")),
+    let _ = match &explanation.campaign {
+        None => write!(text, "\nCampaign  none"),
+        Some(campaign) => {
+            write!(text, "\nCampaign  {}, version {}", sanitize::inline(&campaign.id), campaign.version)
+        }
     };
-    let _ = match section {
-        Value::Null => write!(text, "\nSection   none"),
-        section => write!(text, "\nSection   {} ({})", field(section, "label"), field(section, "kind")),
+    let _ = match &explanation.section {
+        None => write!(text, "\nSection   none"),
+        Some(section) => write!(text, "\nSection   {} ({})", sanitize::inline(&section.label), section.kind.as_str()),
     };
     text
 }
 
 /// The request of a webhook, byte for byte.
-fn request(webhook: &Value) -> String {
-    let request = &webhook["request"];
-    let condition = if webhook["fires"] == true { "" } else { ", if it is enabled" };
-    let mut text = format!(
-        "Request of {}{condition}:\n  {} {}\n",
-        field(webhook, "webhookId"),
-        field(request, "method"),
-        field(request, "url")
-    );
-    for (name, value) in request["headers"].as_object().into_iter().flatten() {
-        let _ =
-            writeln!(text, "  {}: {}", sanitize::inline(name), sanitize::inline(value.as_str().unwrap_or_default()));
+fn request(webhook: &ExplainedWebhook, RequestPreview { method, url, headers, body }: &RequestPreview) -> String {
+    let condition = if webhook.fires { "" } else { ", if it is enabled" };
+    let [id, method, url] = [webhook.webhook_id.as_str(), method, url].map(sanitize::inline);
+    let mut text = format!("Request of {id}{condition}:\n  {method} {url}\n");
+    for (name, value) in headers {
+        let [name, value] = [name.as_str(), value.as_str().unwrap_or_default()].map(sanitize::inline);
+        let _ = writeln!(text, "  {name}: {value}");
     }
-    let _ = write!(text, "\n  {}", field(request, "body"));
+    let _ = write!(text, "\n  {}", sanitize::inline(body));
     text
 }
 
@@ -119,14 +110,6 @@ fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
     table
 }
 
-fn yes_or_no(object: &Value, name: &str) -> String {
-    if object[name] == true { "yes" } else { "no" }.to_owned()
-}
-
-fn field(object: &Value, name: &str) -> String {
-    match &object[name] {
-        Value::Null => "–".to_owned(),
-        Value::String(text) => sanitize::inline(text),
-        other => other.to_string(),
-    }
+fn yes_or_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
 }

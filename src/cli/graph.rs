@@ -4,13 +4,12 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use reqwest::Method;
 use waypost_core::campaign::Campaign;
 use waypost_core::document;
 use waypost_core::egress::HttpUrls;
 use waypost_core::flow::{self, Style, WebhookHealth};
 
-use super::client::{RequestParts, Server};
+use super::client::Server;
 use super::error::CliError;
 use super::stdio::print;
 use super::{client, json_stream};
@@ -61,10 +60,7 @@ impl GraphArgs {
             (Some(file), _) => from_file(file),
             (None, id) => {
                 let id = id.as_deref().unwrap_or_default();
-                let api = self.server.clone().api()?;
-                let response = api.request(Method::GET, &["campaigns", id], &[], RequestParts::default()).await?;
-                serde_json::from_slice(&response.body)
-                    .map_err(|error| CliError::new(format!("the server's response is not a campaign: {error}")))
+                Ok(self.server.clone().client()?.campaign(id).await?.answer.read()?)
             }
         }
     }

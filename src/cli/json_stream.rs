@@ -1,8 +1,9 @@
-//! Splits a file into its JSON documents. Documents may be on one line each, or span several lines.
+//! Splits a file into its JSON documents, which may be on one line each or span several lines. Writes arrays.
 
 use std::io::Read as _;
 use std::path::Path;
 
+use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use super::error::CliError;
@@ -34,6 +35,11 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     };
     result.map_err(CliError::new)?;
     Ok(bytes)
+}
+
+/// The items as a JSON array on one line.
+pub(super) fn array<T: Serialize>(items: &[T]) -> Result<String, CliError> {
+    serde_json::to_string(items).map_err(CliError::new)
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
-//! The filter options of the dead-letter commands, and their translation to the filter of the API and back.
+//! The filter options of the dead-letter commands, and their translation to a filter and back.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use clap::builder::PossibleValuesParser;
-use serde_json::{Map, Value};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::endpoint::Origin;
+use waypost_core::ids::{DeliveryId, EventId, WebhookId};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::time_spec::TimeSpec;
-use waypost_core::timestamp;
 
 use super::error::CliError;
 use super::sanitize;
@@ -56,8 +55,8 @@ pub(super) struct Filter {
     #[arg(long, help_heading = HELP_HEADING, value_name = "URL", value_parser = Origin::parse)]
     endpoint: Option<Origin>,
     /// Only with this reason
-    #[arg(long, help_heading = HELP_HEADING, value_parser = PossibleValuesParser::new(DeadLetterReason::ALL.map(DeadLetterReason::as_str)))]
-    reason: Option<String>,
+    #[arg(long, help_heading = HELP_HEADING, value_parser = one_of(DeadLetterReason::ALL, DeadLetterReason::as_str))]
+    reason: Option<DeadLetterReason>,
     /// Only if the last attempt was answered with this HTTP status
     #[arg(long, help_heading = HELP_HEADING, value_parser = clap::value_parser!(u16).range(100..=999))]
     status: Option<u16>,
@@ -68,13 +67,24 @@ pub(super) struct Filter {
     #[arg(long, help_heading = HELP_HEADING, value_name = "TIME", value_parser = TimeSpec::parse)]
     until: Option<TimeSpec>,
     /// Only in this state
-    #[arg(long, help_heading = HELP_HEADING, value_parser = PossibleValuesParser::new(LetterState::ALL.map(LetterState::as_str)))]
-    pub(super) state: Option<String>,
+    #[arg(long, help_heading = HELP_HEADING, value_parser = one_of(LetterState::ALL, LetterState::as_str))]
+    pub(super) state: Option<LetterState>,
+}
+
+/// Accepts the names of `values`.
+fn one_of<T: Copy + Send + Sync + 'static, const COUNT: usize>(
+    values: [T; COUNT],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(values.map(name)).try_map(move |text| {
+        let value = values.into_iter().find(|value| name(*value) == text);
+        value.ok_or("unknown")
+    })
 }
 
 impl Filter {
     /// Resolves relative times against `now`, so that all requests of a command use the same times.
-    pub(super) fn to_query(&self, now: DateTime<Utc>) -> Result<FilterQuery, CliError> {
+    pub(super) fn to_filter(&self, now: DateTime<Utc>) -> Result<LetterFilter, CliError> {
         let since = self.since.map(|since| since.at(now));
         let until = self.until.map(|until| until.at(now));
         if let (Some(since), Some(until)) = (since, until)
@@ -82,67 +92,31 @@ impl Filter {
         {
             return Err(CliError::Usage("--since must be before --until".to_owned()));
         }
-        let values = [
-            self.campaign.clone(),
-            self.label.clone(),
-            self.webhook.clone(),
-            self.phone.clone(),
-            self.event.clone(),
-            self.delivery.clone(),
-            self.endpoint.as_ref().map(ToString::to_string),
-            self.reason.clone(),
-            self.status.map(|status| status.to_string()),
-            since.as_ref().map(timestamp::text),
-            until.as_ref().map(timestamp::text),
-            self.state.clone(),
-        ];
-        let params = FLAGS.iter().zip(values).filter_map(|((name, _), value)| Some((*name, value?)));
-        Ok(FilterQuery(params.collect()))
+        Ok(LetterFilter {
+            campaign_id: self.campaign.clone(),
+            label: self.label.clone(),
+            webhook_id: self.webhook.clone().map(WebhookId::new),
+            phone_number: self.phone.clone(),
+            event_id: self.event.clone().map(EventId::new),
+            delivery_id: self.delivery.clone().map(DeliveryId::new),
+            endpoint: self.endpoint.clone(),
+            reason: self.reason,
+            status: self.status,
+            since,
+            until,
+            state: self.state,
+        })
     }
 }
 
-/// A filter with the names of the API.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct FilterQuery(Vec<(&'static str, String)>);
-
-impl FilterQuery {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Adds or replaces a condition.
-    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.0.retain(|(existing, _)| *existing != name);
-        self.0.push((name, value.to_owned()));
-        self
-    }
-
-    /// Query parameters of a URL.
-    pub(super) fn params(&self) -> Vec<(&str, &str)> {
-        self.0.iter().map(|(name, value)| (*name, value.as_str())).collect()
-    }
-
-    /// The `filter` of a request body.
-    pub(super) fn to_json(&self) -> Value {
-        let value = |name: &str, text: &str| match text.parse::<u16>() {
-            Ok(status) if name == "status" => status.into(),
-            _ => text.into(),
-        };
-        self.0.iter().map(|(name, text)| ((*name).to_owned(), value(name, text))).collect::<Map<_, _>>().into()
-    }
-}
-
-/// A filter of the API as flags, limited to `names`: `--campaign 13010 --status 500`.
-pub(super) fn flags(filter: &Value, names: &[&str]) -> String {
-    let flag = |(name, flag): &(&str, &str)| {
-        let value = match &filter[name] {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            _ => return None,
-        };
-        names.contains(name).then(|| format!("{flag} {}", sanitize::shell_word(&value)))
+/// A filter as flags, limited to `names`: `--campaign 13010 --status 500`.
+pub(in crate::cli) fn flags(filter: &LetterFilter, names: &[&str]) -> String {
+    let fields = filter.fields().into_iter().filter(|(field, _)| names.contains(field));
+    let flag = |(field, value): (&str, String)| {
+        let (_, flag) = FLAGS.iter().find(|(name, _)| *name == field)?;
+        Some(format!("{flag} {}", sanitize::shell_word(&value)))
     };
-    FLAGS.iter().filter_map(flag).collect::<Vec<_>>().join(" ")
+    fields.filter_map(flag).collect::<Vec<_>>().join(" ")
 }
 
 pub(super) const ALL_NAMES: [&str; 12] = LetterFilter::FIELDS;
@@ -150,7 +124,8 @@ pub(super) const ALL_NAMES: [&str; 12] = LetterFilter::FIELDS;
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use serde_json::json;
+    use serde_json::{json, to_value};
+    use waypost_core::timestamp;
 
     use super::*;
 
@@ -164,9 +139,9 @@ mod tests {
         timestamp::parse("2026-11-22T03:00:00Z").unwrap()
     }
 
-    fn parse(arguments: &[&str]) -> Result<FilterQuery, String> {
+    fn parse(arguments: &[&str]) -> Result<LetterFilter, String> {
         let cli = TestCli::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
-        cli.filter.to_query(now()).map_err(|error| format!("{error:?}"))
+        cli.filter.to_filter(now()).map_err(|error| format!("{error:?}"))
     }
 
     #[test]
@@ -176,7 +151,7 @@ mod tests {
 
     #[test]
     fn flags_and_filters_convert_both_ways() {
-        assert!(parse(&[]).unwrap().is_empty());
+        assert_eq!(parse(&[]), Ok(LetterFilter::default()));
         let arguments = [
             "--campaign",
             "13010",
@@ -203,19 +178,19 @@ mod tests {
             "--state",
             "replayed",
         ];
-        let query = parse(&arguments).unwrap();
+        let filter = parse(&arguments).unwrap();
         let document = json!({ "campaignId": "13010", "label": "-1", "webhookId": "wh_a", "phoneNumber": "+5511999990000",
             "eventId": "e-1", "deliveryId": "msg_1", "endpoint": "https://example.com:443", "reason": "forbidden_address",
             "status": 500, "since": "2026-11-22T01:00:00.000Z", "until": "2026-11-22T02:00:00.000Z", "state": "replayed" });
-        assert_eq!(query.to_json(), document);
-        assert_eq!(query.params()[8], ("status", "500"));
+        assert_eq!(to_value(&filter).unwrap(), document);
         assert_eq!(
-            flags(&document, &ALL_NAMES),
+            flags(&filter, &ALL_NAMES),
             "--campaign 13010 --label -1 --webhook wh_a --phone +5511999990000 --event e-1 --delivery msg_1 \
              --endpoint https://example.com:443 --reason forbidden_address --status 500 --since 2026-11-22T01:00:00.000Z --until 2026-11-22T02:00:00.000Z --state replayed"
         );
-        assert_eq!(flags(&document, &["campaignId", "state"]), "--campaign 13010 --state replayed");
-        assert_eq!(flags(&json!({ "label": "Welcome Message" }), &ALL_NAMES), "--label 'Welcome Message'");
+        assert_eq!(flags(&filter, &["campaignId", "state"]), "--campaign 13010 --state replayed");
+        let label = LetterFilter { label: Some("Welcome Message".to_owned()), ..LetterFilter::default() };
+        assert_eq!(flags(&label, &ALL_NAMES), "--label 'Welcome Message'");
     }
 
     #[test]
@@ -232,12 +207,5 @@ mod tests {
         }
         assert!(parse(&["--since", "1h", "--until", "2h"]).unwrap_err().contains("--since must be before --until"));
         assert!(parse(&["--since", "2h", "--until", "1h"]).is_ok());
-    }
-
-    #[test]
-    fn a_condition_is_set_once() {
-        let query =
-            parse(&["--state", "replayed", "--label", "a"]).unwrap().with("state", "pending").with("until", "x");
-        assert_eq!(query.params(), [("label", "a"), ("state", "pending"), ("until", "x")]);
     }
 }

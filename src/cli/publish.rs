@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use waypost_api::client::Client;
 
-use super::client::{Api, RequestParts, Server};
+use super::client::Server;
 use super::error::CliError;
 use super::event::Event;
 use super::json_stream;
@@ -39,46 +39,42 @@ pub(super) struct Publish {
 
 impl Publish {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let api = self.server.clone().api()?;
+        let client = self.server.clone().client()?;
         match self.file.clone() {
-            None => self.publish_one(&api).await,
-            Some(path) if path == Path::new("-") => self.publish_all(&api, BufReader::new(tokio::io::stdin())).await,
+            None => self.publish_one(&client).await,
+            Some(path) if path == Path::new("-") => self.publish_all(&client, BufReader::new(tokio::io::stdin())).await,
             Some(path) => {
                 let file = tokio::fs::File::open(&path).await;
                 let file = file.map_err(|error| CliError::new(format!("{}: {error}", path.display())))?;
-                self.publish_all(&api, BufReader::new(file)).await
+                self.publish_all(&client, BufReader::new(file)).await
             }
         }
     }
 
-    async fn publish_one(self, api: &Api) -> Result<(), CliError> {
-        let event = self.event.to_json();
+    async fn publish_one(self, client: &Client) -> Result<(), CliError> {
+        let event = self.event.to_event();
         // The event id may be generated. The error names the id, so that a repetition is no second event.
-        let response = post(api, event.to_string().into_bytes()).await.map_err(|error| match error {
-            CliError::Failed(text) => CliError::Failed(format!(
-                "{text}\nTo publish the same event again, add --event-id {}",
-                event["eventId"].as_str().unwrap_or_default()
-            )),
-            error @ CliError::Usage(_) => error,
+        let answer = client.publish(event.json).await.map_err(|error| {
+            CliError::from(error).with_line(&format!("To publish the same event again, add --event-id {}", event.id))
         })?;
         if self.json {
-            out!("{response}");
+            out!("{answer}");
         } else {
-            out!("published event {}", response["eventId"].as_str().unwrap_or_default());
+            out!("published event {}", answer.read()?.event_id);
         }
         Ok(())
     }
 
     /// Publishes one event per line, and continues after a refused line. If the first line is an incomplete document,
     /// the whole input is read before anything is published.
-    async fn publish_all(self, api: &Api, mut input: impl AsyncBufRead + Unpin) -> Result<(), CliError> {
+    async fn publish_all(self, client: &Client, mut input: impl AsyncBufRead + Unpin) -> Result<(), CliError> {
         let mut first = Vec::new();
         while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(CliError::new)? > 0 {}
         if json_stream::split(&first).is_err_and(|error| error.is_eof()) {
             input.read_to_end(&mut first).await.map_err(CliError::new)?;
             if let Ok(events) = json_stream::split(&first) {
                 let events = events.into_iter().map(|event| Ok(event.to_vec()));
-                return self.publish_each(api, "event", futures_util::stream::iter(events)).await;
+                return self.publish_each(client, "event", futures_util::stream::iter(events)).await;
             }
         }
         let rest = futures_util::stream::try_unfold(input.split(b'\n'), async |mut lines| {
@@ -86,12 +82,12 @@ impl Publish {
         });
         let mut first: Vec<Vec<u8>> = first.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
         first.pop_if(|line| line.is_empty());
-        self.publish_each(api, "line", futures_util::stream::iter(first.into_iter().map(Ok)).chain(rest)).await
+        self.publish_each(client, "line", futures_util::stream::iter(first.into_iter().map(Ok)).chain(rest)).await
     }
 
     async fn publish_each(
         self,
-        api: &Api,
+        client: &Client,
         unit: &'static str,
         events: impl Stream<Item = std::io::Result<Vec<u8>>>,
     ) -> Result<(), CliError> {
@@ -108,14 +104,14 @@ impl Publish {
                     Some((number, event)) => {
                         let event = event.map_err(CliError::new)?;
                         if !event.trim_ascii().is_empty() {
-                            requests.push(async move { (number + 1, post(api, event).await) });
+                            requests.push(async move { (number + 1, client.publish(event).await) });
                         }
                     }
                 },
                 Some((number, result)) = requests.next() => {
                     match result {
                         Ok(_) => published += 1,
-                        Err(error) => errors.add(number, error),
+                        Err(error) => errors.add(number, error.into()),
                     }
                     bar.inc(1);
                 }
@@ -129,10 +125,6 @@ impl Publish {
         }
         errors.into_result()
     }
-}
-
-async fn post(api: &Api, body: Vec<u8>) -> Result<Value, CliError> {
-    api.request(Method::POST, &["events"], &[], RequestParts { headers: Vec::new(), body: Some(body) }).await?.json()
 }
 
 struct PublishErrors {

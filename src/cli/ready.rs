@@ -16,7 +16,7 @@ pub(super) struct Ready {
 impl Ready {
     pub(super) async fn run(self) -> Result<(), CliError> {
         // The response has a line for each repair of the last ten minutes.
-        out!("{}", self.server.api()?.ready().await?.trim_end());
+        out!("{}", self.server.client()?.ready().await?.trim_end());
         Ok(())
     }
 }

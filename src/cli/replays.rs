@@ -6,8 +6,9 @@ mod list;
 mod show;
 
 use clap::{Args, Subcommand};
+use waypost_core::replay::ReplayCommand;
 
-use super::client::{REPLAYS, Server, parse_id};
+use super::client::{Server, parse_id};
 use super::confirm::{ConfirmOutcome, Confirmation};
 use super::error::CliError;
 use super::stdio::out;
@@ -63,8 +64,8 @@ impl ReplaysCommand {
             Self::List(list) => list.run().await,
             Self::Show(replay) => replay.show().await,
             Self::Follow(replay) => replay.follow().await,
-            Self::Pause(replay) => replay.send_action("pause").await,
-            Self::Resume(replay) => replay.send_action("resume").await,
+            Self::Pause(replay) => replay.control(ReplayCommand::Pause).await,
+            Self::Resume(replay) => replay.control(ReplayCommand::Resume).await,
             Self::Cancel(cancel) => cancel.run().await,
         }
     }
@@ -72,27 +73,28 @@ impl ReplaysCommand {
 
 impl ReplayArgs {
     async fn show(self) -> Result<(), CliError> {
-        let replay = self.server.api()?.get(&[REPLAYS, &self.id], &[]).await?;
+        let answer = self.server.client()?.replay(&self.id).await?;
         if self.json {
-            out!("{replay}");
+            out!("{answer}");
         } else {
-            out!("{}", show::render(&replay));
+            out!("{}", show::render(&answer.read()?));
         }
         Ok(())
     }
 
     async fn follow(self) -> Result<(), CliError> {
-        let api = self.server.api()?;
+        let client = self.server.client()?;
         // Fails at once if the replay or the server does not exist.
-        let replay = api.get(&[REPLAYS, &self.id], &[]).await?;
-        follow::follow(&api, replay, if self.json { OutputMode::Json } else { OutputMode::Text }).await
+        let replay = client.replay(&self.id).await?;
+        follow::follow(&client, replay, if self.json { OutputMode::Json } else { OutputMode::Text }).await
     }
 
-    async fn send_action(self, action: &str) -> Result<(), CliError> {
-        let replay = self.server.api()?.post(&[REPLAYS, &self.id, action], None).await?.json()?;
+    async fn control(self, command: ReplayCommand) -> Result<(), CliError> {
+        let answer = self.server.client()?.control_replay(&self.id, command).await?;
         if self.json {
-            out!("{replay}");
+            out!("{answer}");
         } else {
+            let replay = answer.read()?.replay;
             out!("{}\n{}", labels::status_line(&replay), labels::commands(&replay));
         }
         Ok(())
@@ -101,14 +103,14 @@ impl ReplayArgs {
 
 impl Cancel {
     async fn run(self) -> Result<(), CliError> {
-        let replay = self.replay.server.clone().api()?.get(&[REPLAYS, &self.replay.id], &[]).await?;
+        let replay = self.replay.server.clone().client()?.replay(&self.replay.id).await?.read()?.replay;
         // The server refuses to cancel a replay that has ended, and says why.
-        if labels::run_state(&replay) == labels::RunState::Ended {
-            return self.replay.send_action("cancel").await;
+        if !replay.state.is_open() {
+            return self.replay.control(ReplayCommand::Cancel).await;
         }
         let effect = labels::cancel_effect(&replay);
         if self.confirmation.decide(&effect).await? == ConfirmOutcome::Proceed {
-            return self.replay.send_action("cancel").await;
+            return self.replay.control(ReplayCommand::Cancel).await;
         }
         if self.replay.json {
             out!("{}", serde_json::json!({ "dryRun": true, "id": self.replay.id, "unsent": labels::unsent(&replay) }));

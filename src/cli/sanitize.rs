@@ -1,8 +1,8 @@
 //! Formats values from outside (ids, labels, responses of receivers) for a terminal. Replaces control characters, so
 //! that no text moves the cursor, reverses the text direction or sets the title.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::HumanCount;
-use serde_json::Value;
 
 /// Stands for an absent value.
 pub(super) const EMPTY: &str = "–";
@@ -28,18 +28,17 @@ pub(super) fn lines(text: &str) -> String {
     text.replace("\r\n", "\n").chars().map(|c| if matches!(c, '\n' | '\t') { c } else { replace_control(c) }).collect()
 }
 
-/// A JSON text or number on one line, or [`EMPTY`].
-pub(super) fn field(value: &Value, max_chars: usize) -> String {
-    match value {
-        Value::String(text) if !text.is_empty() => line(text, max_chars),
-        Value::Number(number) => number.to_string(),
+/// A text on one line, or [`EMPTY`].
+pub(super) fn text<'a>(text: impl Into<Option<&'a str>>, max_chars: usize) -> String {
+    match text.into() {
+        Some(text) if !text.is_empty() => line(text, max_chars),
         _ => EMPTY.to_owned(),
     }
 }
 
 /// With separators: `1,234`.
-pub(super) fn count(value: &Value) -> String {
-    HumanCount(value.as_u64().unwrap_or_default()).to_string()
+pub(super) fn count(count: u64) -> String {
+    HumanCount(count).to_string()
 }
 
 /// `1 dead letter`, `1,234 dead letters`.
@@ -47,13 +46,9 @@ pub(super) fn dead_letters(count: u64) -> String {
     format!("{} dead letter{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
-/// An RFC 3339 time without its fraction of a second. `--since` accepts the result.
-pub(super) fn time(value: &Value) -> String {
-    let text = field(value, 40);
-    match text.split_once('.') {
-        Some((second, rest)) if rest.ends_with('Z') => format!("{second}Z"),
-        _ => text,
-    }
+/// An RFC 3339 time without its fraction of a second, or [`EMPTY`]. `--since` accepts the result.
+pub(super) fn time<'a>(time: impl Into<Option<&'a DateTime<Utc>>>) -> String {
+    time.into().map_or_else(|| EMPTY.to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 /// Quotes an argument for a shell if it needs quotes.
@@ -73,8 +68,6 @@ fn replace_control(c: char) -> char {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -92,16 +85,17 @@ mod tests {
 
     #[test]
     fn values_are_formatted() {
-        assert_eq!((field(&json!("a"), 9), field(&json!(500), 9)), ("a".to_owned(), "500".to_owned()));
-        assert_eq!((field(&json!(null), 9), field(&json!(""), 9)), ("–".to_owned(), "–".to_owned()));
-        assert_eq!((count(&json!(1_234_567)), count(&json!(null))), ("1,234,567".to_owned(), "0".to_owned()));
+        assert_eq!(
+            (text("a", 9), text(None::<&str>, 9), text("", 9)),
+            ("a".to_owned(), "–".to_owned(), "–".to_owned())
+        );
+        assert_eq!((count(1_234_567), count(0)), ("1,234,567".to_owned(), "0".to_owned()));
         assert_eq!(
             (dead_letters(1), dead_letters(1000)),
             ("1 dead letter".to_owned(), "1,000 dead letters".to_owned())
         );
-        assert_eq!(time(&json!("2026-11-22T03:04:05.678Z")), "2026-11-22T03:04:05Z");
-        assert_eq!(time(&json!("2026-11-22T03:04:05Z")), "2026-11-22T03:04:05Z");
-        assert_eq!(time(&json!(null)), "–");
+        let at = waypost_core::timestamp::parse("2026-11-22T03:04:05.678Z").unwrap();
+        assert_eq!((time(&at), time(None::<&DateTime<Utc>>)), ("2026-11-22T03:04:05Z".to_owned(), "–".to_owned()));
     }
 
     #[test]

@@ -10,8 +10,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::ProgressBar;
 use reqwest::Url;
 use serde_json::{Map, Value, json};
+use waypost_api::client::Client;
 
-use super::client::{Api, Server, parse_address};
+use super::client::{Server, parse_address};
 use super::error::CliError;
 use super::sanitize;
 use super::stdio::out;
@@ -50,9 +51,9 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let first = self.server.api()?;
-        let others: Vec<Api> = self.also.into_iter().map(|server| first.with_server(server)).collect();
-        let workers: Vec<Api> = std::iter::once(first).chain(others).collect();
+        let first = self.server.client()?;
+        let others: Vec<Client> = self.also.into_iter().map(|server| first.with_server(server)).collect();
+        let workers: Vec<Client> = std::iter::once(first).chain(others).collect();
         let mut account = most_consistent(&workers).await?;
         let spinner = ProgressBar::new_spinner()
             .with_message("not all deliveries are accounted for yet, reading the metrics again");
@@ -99,7 +100,7 @@ impl Verify {
 }
 
 /// Reads the account several times and returns the most consistent one.
-async fn most_consistent(workers: &[Api]) -> Result<AccountReport, CliError> {
+async fn most_consistent(workers: &[Client]) -> Result<AccountReport, CliError> {
     let mut best = read(workers).await?;
     for _ in 1..READINGS_PER_ROUND {
         let account = read(workers).await?;
@@ -111,7 +112,7 @@ async fn most_consistent(workers: &[Api]) -> Result<AccountReport, CliError> {
 }
 
 /// The account of all workers together.
-async fn read(workers: &[Api]) -> Result<AccountReport, CliError> {
+async fn read(workers: &[Client]) -> Result<AccountReport, CliError> {
     let mut account = AccountReport::default();
     for worker in workers {
         account.add(&worker.metrics().await?);
@@ -123,7 +124,7 @@ fn table(account: &AccountReport) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for (label, count) in account.labelled_counts() {
-        table.add_row([label.to_owned(), sanitize::count(&count.into())]);
+        table.add_row([label.to_owned(), sanitize::count(count.try_into().unwrap_or_default())]);
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);

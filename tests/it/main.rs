@@ -13,6 +13,7 @@ mod browsers;
 mod callers;
 mod chaos;
 mod cli;
+mod cli_json;
 mod configuration;
 mod configuration_lost;
 mod confirmations;

@@ -43,7 +43,7 @@ const LIMITS: [(&str, &str, &str); 15] = [
     ),
     ("request | 30000 ms", "crates/waypost-core/src/document/webhook.rs", "MAX_TIMEOUT_MS: u64 = 30_000;"),
     ("kept with a delivery | 50 |", "crates/waypost-core/src/lib.rs", "ATTEMPTS_KEPT: usize = 50;"),
-    ("page of a list | 1000 |", "crates/waypost-http/src/pagination.rs", "MAX_LIMIT: u16 = 1000;"),
+    ("page of a list | 1000 |", "crates/waypost-api/src/page.rs", "MAX_LIMIT: u16 = 1000;"),
     (
         "messages in flight | 33554432 |",
         "crates/waypost-engine/src/worker/memory_budget.rs",

@@ -67,6 +67,16 @@ pub enum SectionKind {
     Interaction,
 }
 
+impl SectionKind {
+    /// The name in campaign documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WelcomeMessage => "welcomeMessage",
+            Self::Interaction => "interaction",
+        }
+    }
+}
+
 /// One choice of a menu.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -293,6 +303,14 @@ pub enum WebhookKind {
 }
 
 impl WebhookKind {
+    /// The name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::Underlying => "underlying",
+        }
+    }
+
     pub fn from_redirect(redirect: Option<&Redirect>) -> Self {
         match redirect {
             Some(Redirect { kind: RedirectKind::Webhook, .. }) => Self::Redirect,

@@ -227,7 +227,7 @@ enum RequestKind {
 }
 
 /// The last failed request.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastError {
     /// When the request failed.
@@ -243,7 +243,7 @@ pub struct LastError {
 }
 
 /// The state of a receiver or an endpoint in this worker.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointStats {
     /// The state of the breaker. For an endpoint, the worst state of its receivers.

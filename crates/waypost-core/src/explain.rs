@@ -6,7 +6,7 @@ mod labels;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Delivery;
 use super::campaign::{Campaign, MenuEntry, SecretVisibility, Section, SectionKind, WebhookKind, WebhookPlace};
@@ -17,7 +17,7 @@ use super::resolve::{self, CampaignStep, MatchedBy};
 use labels::WebhookCounts;
 
 /// What happens to an event, and why.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// The event as decoded.
@@ -37,7 +37,7 @@ pub struct Explanation {
 }
 
 /// The campaign of an explained event.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedCampaign {
     /// The campaign's id.
@@ -47,7 +47,7 @@ pub struct ExplainedCampaign {
 }
 
 /// The section of an explained event.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedSection {
     /// The section's label.
@@ -59,7 +59,7 @@ pub struct ExplainedSection {
 }
 
 /// A menu entry, and whether the event matches it.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedEntry {
     /// What the user types.
@@ -73,7 +73,7 @@ pub struct ExplainedEntry {
 }
 
 /// A webhook, and whether it fires.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedWebhook {
     /// The webhook's id.

@@ -142,6 +142,16 @@ pub enum ReplayConfig {
     Original,
 }
 
+impl ReplayConfig {
+    /// The name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Original => "original",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ReplayCommand {

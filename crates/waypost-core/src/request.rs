@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::campaign::{MASK, SecretVisibility, Webhook};
@@ -37,12 +37,12 @@ pub struct Request {
 }
 
 /// A request as shown to people.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Request")]
 pub struct RequestPreview {
     /// `POST`
-    pub method: &'static str,
+    pub method: String,
     /// The webhook's URL.
     pub url: String,
     /// The headers in the order in which they are sent. The values of custom headers may be masked.
@@ -60,7 +60,7 @@ impl Request {
         };
         let headers = self.headers.iter().map(|(name, value)| (name.to_string(), text(value).into())).collect();
         let body = String::from_utf8(self.body.contiguous().into_owned()).unwrap_or_default();
-        RequestPreview { method: "POST", url: self.url.as_str().to_owned(), headers, body }
+        RequestPreview { method: "POST".to_owned(), url: self.url.as_str().to_owned(), headers, body }
     }
 }
 
@@ -200,6 +200,6 @@ mod tests {
         );
         let preview = request.clone().preview(SecretVisibility::Masked);
         assert_eq!((preview.headers["webhook-id"].as_str(), preview.headers.len()), (Some(id.as_str()), headers.len()));
-        assert_eq!((preview.method, preview.body.as_bytes()), ("POST", &*request.body.contiguous()));
+        assert_eq!((&*preview.method, preview.body.as_bytes()), ("POST", &*request.body.contiguous()));
     }
 }

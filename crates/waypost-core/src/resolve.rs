@@ -1,7 +1,7 @@
 //! Resolves an event to the webhooks of its campaign that it fires.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::campaign::{Campaign, MenuEntry, Section, Target, WebhookPlace};
 use super::event::StepEvent;
@@ -18,7 +18,7 @@ pub struct CampaignStep<'a> {
 }
 
 /// The field by which an event matched a menu entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum MatchedBy {
     /// The keyword that the user typed.

@@ -7,9 +7,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Json};
-use chrono::{DateTime, Utc};
-use schemars::JsonSchema;
-use serde::Serialize;
+use waypost_api::campaigns::CampaignSummary;
+use waypost_api::page::{Page, PageParams};
 use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, SecretVisibility};
 use waypost_core::document::{self, MAX_DOCUMENT_BYTES};
@@ -18,7 +17,6 @@ use waypost_store::StoredCampaign;
 
 use super::conditional::{precondition, with_etag};
 use super::extract::{Id, Query};
-use super::pagination::{Page, PageParams};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
@@ -53,45 +51,26 @@ pub(super) fn routes() -> Vec<Route> {
 
 const SUBJECT: &str = "The campaign's id";
 
-/// A campaign in the list.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "CampaignSummary")]
-struct CampaignSummary {
-    id: String,
-    /// A name for people.
-    name: Option<String>,
-    /// The number of sections.
-    sections: usize,
-    /// The number of webhooks.
-    webhooks: usize,
-    /// Changes with every change of the campaign. Equals the `ETag`.
-    version: u64,
-    /// The name of the token that made the last change.
-    changed_by: Option<String>,
-    /// When the last change was made.
-    changed_at: Option<DateTime<Utc>>,
-}
-
-impl From<StoredCampaign> for CampaignSummary {
-    fn from(StoredCampaign { version, author, campaign, .. }: StoredCampaign) -> Self {
-        let (changed_by, changed_at) = author.map(|author| (author.by, author.at)).unzip();
-        Self {
-            webhooks: campaign.places().count(),
-            sections: campaign.sections.len(),
-            id: campaign.id,
-            name: campaign.name,
-            version,
-            changed_by,
-            changed_at,
-        }
+fn to_summary(StoredCampaign { version, author, campaign, .. }: StoredCampaign) -> CampaignSummary {
+    let (changed_by, changed_at) = author.map(|author| (author.by, author.at)).unzip();
+    CampaignSummary {
+        webhooks: campaign.places().count(),
+        sections: campaign.sections.len(),
+        id: campaign.id,
+        name: campaign.name,
+        version,
+        changed_by,
+        changed_at,
     }
 }
 
 /// `GET /v1/campaigns`: by id. The cursor is the last id of the previous page.
-async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<CampaignSummary>, Problem> {
-    let items = state.campaigns.list(page.cursor.as_deref(), page.limit.get() + 1, CampaignSummary::from)?;
-    Ok(Page::new(items, page.limit, |last| last.id.clone()))
+async fn list(
+    State(state): State<ApiState>,
+    Query(page): Query<PageParams>,
+) -> Result<Json<Page<CampaignSummary>>, Problem> {
+    let items = state.campaigns.list(page.cursor.as_deref(), page.limit.get() + 1, to_summary)?;
+    Ok(Json(Page::new(items, page.limit, |last| last.id.clone())))
 }
 
 /// `GET /v1/campaigns/{id}`

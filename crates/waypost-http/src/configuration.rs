@@ -4,11 +4,8 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use chrono::{DateTime, Utc};
-use schemars::JsonSchema;
-use serde::Serialize;
+use waypost_api::configuration::{ConfigurationResponse, ConfigurationState, DecisionResponse};
 use waypost_core::access::Role;
-use waypost_core::timestamp;
 use waypost_engine::campaigns::hold::StreamStatus;
 use waypost_engine::campaigns::restore::Configuration;
 use waypost_engine::view_sync::SyncState;
@@ -40,72 +37,27 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// The state of the configuration.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "Configuration")]
-struct ConfigurationResponse {
-    /// Whether this worker has all campaigns.
-    state: ConfigurationState,
-    /// Why campaigns may be missing, for programs: `logReplaced`, `logTrimmed`, `logBeginsLater`, `heldByWorker` or
-    /// `deliveriesWait`.
-    reason: Option<&'static str>,
-    /// Why campaigns may be missing, and what to do.
-    detail: Option<String>,
-    /// How many campaigns this worker's store has.
-    campaigns: u64,
-    /// When the latest change that the store has was accepted; null if that is not known.
-    #[serde(serialize_with = "timestamp::optional::serialize")]
-    #[schemars(with = "Option<DateTime<Utc>>")]
-    last_change_at: Option<DateTime<Utc>>,
-    /// Whether the campaigns stream can be restored from this worker.
-    can_restore: bool,
-}
-
-/// Whether a worker has all campaigns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-enum ConfigurationState {
-    /// It has all campaigns.
-    Current,
-    /// It is reading the campaigns stream.
-    Reading,
-    /// Campaigns may be missing: events are held until an operator decides.
-    Incomplete,
-}
-
-/// The result of a decision.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "ConfigurationDecision")]
-struct DecisionResponse {
-    /// How many campaigns were appended, or were in the store of this worker when the stream was accepted.
-    campaigns: u64,
-}
-
-impl From<Configuration> for ConfigurationResponse {
-    fn from(configuration: Configuration) -> Self {
-        let can_restore = configuration.can_restore();
-        let Configuration { sync_state, stream_status, campaigns, last_change_at } = configuration;
-        let (state, hold) = match (stream_status, sync_state) {
-            (StreamStatus::Incomplete(hold), _) => (ConfigurationState::Incomplete, Some(hold)),
-            (StreamStatus::Following, SyncState::Current) => (ConfigurationState::Current, None),
-            (StreamStatus::Following | StreamStatus::Comparing, _) => (ConfigurationState::Reading, None),
-        };
-        Self {
-            state,
-            reason: hold.as_ref().map(|hold| hold.reason.name()),
-            detail: hold.map(|hold| hold.to_string()),
-            campaigns,
-            last_change_at,
-            can_restore,
-        }
+fn to_response(configuration: Configuration) -> ConfigurationResponse {
+    let can_restore = configuration.can_restore();
+    let Configuration { sync_state, stream_status, campaigns, last_change_at } = configuration;
+    let (state, hold) = match (stream_status, sync_state) {
+        (StreamStatus::Incomplete(hold), _) => (ConfigurationState::Incomplete, Some(hold)),
+        (StreamStatus::Following, SyncState::Current) => (ConfigurationState::Current, None),
+        (StreamStatus::Following | StreamStatus::Comparing, _) => (ConfigurationState::Reading, None),
+    };
+    ConfigurationResponse {
+        state,
+        reason: hold.as_ref().map(|hold| hold.reason.name().to_owned()),
+        detail: hold.map(|hold| hold.to_string()),
+        campaigns,
+        last_change_at,
+        can_restore,
     }
 }
 
 /// `GET /v1/configuration`.
 async fn get(State(state): State<ApiState>) -> Result<Json<ConfigurationResponse>, Problem> {
-    Ok(Json(state.campaigns.configuration()?.into()))
+    Ok(Json(to_response(state.campaigns.configuration()?)))
 }
 
 /// `POST /v1/configuration/restore`.

@@ -3,32 +3,32 @@
 mod erase;
 mod preview;
 pub(super) mod query;
-mod response;
 mod summary;
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use waypost_api::dead_letters::discard::{DiscardRequest, DiscardResponse, DiscardResult};
+use waypost_api::dead_letters::erase::{EraseRequest, EraseResponse};
+use waypost_api::dead_letters::summary::DeadLetterSummary;
+use waypost_api::dead_letters::{LetterResponse, LetterSummaryResponse};
+use waypost_api::page::Page;
+use waypost_api::unique_map::UniqueMap;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::dead_letter::history::LetterHistory;
 use waypost_core::dead_letter::selection::Selection;
-use waypost_core::dead_letter_record::MAX_DISCARD_REASON_CHARS;
 use waypost_core::ids::DeadLetterId;
+use waypost_engine::dead_letters::queries::LetterDetail;
 
 use crate::ApiState;
 use crate::audit::AuditDetail;
-use crate::extract::{Id, JsonBody, UniqueMap};
-use crate::pagination::Page;
+use crate::extract::{Id, JsonBody};
 use crate::principal::Principal;
 use crate::problem::Problem;
 use crate::route::Route;
-use preview::DiscardPreview;
 use query::{LetterQuery, SearchParams, decode_cursor, encode_cursor};
-use response::{LetterResponse, LetterSummaryResponse};
-use summary::DeadLetterSummary;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -56,56 +56,21 @@ pub(super) fn routes() -> Vec<Route> {
             .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed"),
         Route::post("/dead-letters/erase", Role::Operator, erase::erase)
             .named("eraseDeadLetters", "Erase a person's data in dead letters, which can't be sent again then")
-            .takes::<erase::EraseRequest>()
-            .responds::<erase::EraseResponse>(StatusCode::OK, "The counts, and a cursor if there are more dead letters to search"),
+            .takes::<EraseRequest>()
+            .responds::<EraseResponse>(StatusCode::OK, "The counts, and a cursor if there are more dead letters to search"),
     ]
-}
-
-/// The parameters of a discard.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "DiscardOrder")]
-struct DiscardRequest {
-    /// The dead letters to discard.
-    ids: Option<Vec<DeadLetterId>>,
-    /// Or a filter of the pending dead letters to discard.
-    #[schemars(with = "Option<LetterFilter>")]
-    filter: Option<UniqueMap>,
-    /// Why they are discarded, for people who read it later. Required with a filter.
-    #[schemars(length(min = 1, max = MAX_DISCARD_REASON_CHARS))]
-    because: Option<String>,
-    /// Only count the dead letters, and change nothing. Needs no `because`.
-    dry_run: Option<bool>,
-}
-
-/// The result of a discard, or of its dry run.
-#[derive(Serialize, JsonSchema)]
-#[serde(untagged)]
-enum DiscardResult {
-    Discarded(DiscardResponse),
-    Preview(DiscardPreview),
-}
-
-/// The result of a discard.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Discarded")]
-struct DiscardResponse {
-    /// The number of dead letters discarded.
-    discarded: u64,
-    /// Whether there are more. If so, send the request again.
-    more: bool,
 }
 
 /// `GET /v1/dead-letters`: in reverse order of the stream.
 async fn list(
     State(state): State<ApiState>,
     RawQuery(query): RawQuery,
-) -> Result<Page<LetterSummaryResponse>, Problem> {
+) -> Result<Json<Page<LetterSummaryResponse>>, Problem> {
     let query = LetterQuery::parse(query.as_deref().unwrap_or_default())?;
     let before = query.cursor.as_deref().map(|cursor| decode_cursor(cursor, &query.filter)).transpose()?;
     let page = state.dead_letters.page(&query.filter, before, query.limit.get()).await?;
     let items = page.letters.into_iter().map(|stored| LetterSummaryResponse::from(stored.letter)).collect();
-    Ok(Page { items, next: page.next.map(|before| encode_cursor(before, &query.filter)) })
+    Ok(Json(Page { items, next: page.next.map(|before| encode_cursor(before, &query.filter)) }))
 }
 
 /// `GET /v1/dead-letters/summary`
@@ -114,12 +79,14 @@ async fn summary(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Re
     if query.has_page {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a summary has no pages: leave `limit` and `cursor` out"));
     }
-    Ok(Json(DeadLetterSummary::from(state.dead_letters.count(query.filter).await?)))
+    Ok(Json(summary::to_response(state.dead_letters.count(query.filter).await?)))
 }
 
 /// `GET /v1/dead-letters/{id}`
 async fn get(State(state): State<ApiState>, Id(id): Id) -> Result<Json<LetterResponse>, Problem> {
-    Ok(Json(state.dead_letters.get(&DeadLetterId::new(id)).await?.into()))
+    let LetterDetail { letter, history, last_request } = state.dead_letters.get(&DeadLetterId::new(id)).await?;
+    let LetterHistory { replays, discard, erased, .. } = history;
+    Ok(Json(LetterResponse { summary: letter.into(), request: last_request, replays, discard, erased }))
 }
 
 /// `POST /v1/dead-letters/discard`
@@ -132,7 +99,7 @@ async fn discard(
     if dry_run == Some(true) {
         let counts = state.dead_letters.count_discardable(&selection).await?;
         let about = AuditDetail::dry_run(counts.total, &selection);
-        return Ok((Extension(about), Json(DiscardResult::Preview(counts.into()))).into_response());
+        return Ok((Extension(about), Json(DiscardResult::Preview(preview::to_response(counts)))).into_response());
     }
     let outcome = state.dead_letters.discard(&selection, &principal.name, because.as_deref()).await?;
     let about = AuditDetail::discarded(outcome, &selection, because.as_deref());

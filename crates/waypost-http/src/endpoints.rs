@@ -1,17 +1,16 @@
 //! The API of endpoints: the health of each, as this worker sees it.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use schemars::JsonSchema;
-use serde::Serialize;
+use waypost_api::endpoints::{EndpointResponse, ReceiverResponse};
+use waypost_api::page::{Page, PageParams};
 use waypost_core::access::Role;
-use waypost_core::endpoint::{EndpointStats, Origin};
 use waypost_engine::worker::endpoint_registry::EndpointSnapshot;
 
 use super::ApiState;
 use super::extract::Query;
-use super::pagination::{INVALID_CURSOR, Page, PageParams};
-use super::problem::Problem;
+use super::problem::{INVALID_CURSOR, Problem};
 use super::route::Route;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -29,38 +28,16 @@ pub(super) fn routes() -> Vec<Route> {
 /// Maximum number of receivers listed of an endpoint.
 pub(super) const MAX_RECEIVERS: usize = 10;
 
-/// An endpoint and its health.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Endpoint")]
-struct EndpointResponse {
-    /// Scheme, host and port.
-    endpoint: Origin,
-    #[serde(flatten)]
-    stats: EndpointStats,
-    /// Its receivers, the worst first and at most ten.
-    receivers: Vec<ReceiverResponse>,
-}
-
-/// A path of an endpoint and its health.
-#[derive(Serialize, JsonSchema)]
-struct ReceiverResponse {
-    path: String,
-    #[serde(flatten)]
-    stats: EndpointStats,
-}
-
-impl From<EndpointSnapshot> for EndpointResponse {
-    fn from(EndpointSnapshot { endpoint, stats, receivers }: EndpointSnapshot) -> Self {
-        let receivers = receivers.into_iter().take(MAX_RECEIVERS).map(|(path, stats)| ReceiverResponse { path, stats });
-        Self { endpoint, stats, receivers: receivers.collect() }
-    }
+fn to_response(EndpointSnapshot { endpoint, stats, receivers }: EndpointSnapshot) -> EndpointResponse {
+    let receivers = receivers.into_iter().take(MAX_RECEIVERS).map(|(path, stats)| ReceiverResponse { path, stats });
+    EndpointResponse { endpoint, stats, receivers: receivers.collect() }
 }
 
 /// `GET /v1/endpoints`: the cursor is the number of endpoints on previous pages.
 async fn list(
     State(state): State<ApiState>,
     Query(page): Query<PageParams>,
-) -> Result<Page<EndpointResponse>, Problem> {
+) -> Result<Json<Page<EndpointResponse>>, Problem> {
     let before = match page.cursor.as_deref().map(str::parse::<usize>) {
         None => 0,
         Some(Ok(before)) => before,
@@ -69,7 +46,7 @@ async fn list(
         }
     };
     let endpoints = state.endpoints.list().into_iter().skip(before).take(page.limit.get() + 1);
-    let responses = endpoints.map(EndpointResponse::from).collect();
+    let responses = endpoints.map(to_response).collect();
     let after = before + page.limit.get();
-    Ok(Page::new(responses, page.limit, |_: &EndpointResponse| after.to_string()))
+    Ok(Json(Page::new(responses, page.limit, |_: &EndpointResponse| after.to_string())))
 }

@@ -5,12 +5,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use schemars::JsonSchema;
-use serde::Serialize;
+use waypost_api::events::PublishedEvent;
 use waypost_core::TraceContext;
 use waypost_core::access::Role;
 use waypost_core::event::{self, MAX_EVENT_BYTES, StepEvent};
-use waypost_core::ids::EventId;
 
 use crate::problem::Problem;
 use crate::route::Route;
@@ -28,14 +26,6 @@ pub(super) fn routes() -> Vec<Route> {
                 "The broker has not confirmed the event: send it again, with the same `eventId`",
             ),
     ]
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "Accepted")]
-struct PublishedEvent {
-    /// The event's identity.
-    event_id: EventId,
 }
 
 /// `POST /v1/events`: 202 after the broker's confirm. The body is published unchanged.

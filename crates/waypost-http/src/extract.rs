@@ -1,15 +1,13 @@
 //! Extractors of handlers. An invalid request is refused with a problem that names the place and the cause.
 
 use std::error::Error as _;
-use std::fmt;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use waypost_core::violation::{Violation, type_name};
 
 use super::body_limit;
@@ -65,43 +63,6 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for JsonBody<T>
     }
 }
 
-/// The fields of a JSON object with unique names. A filter with two values of one field would be ambiguous.
-#[derive(Debug)]
-pub(super) struct UniqueMap(pub(super) Map<String, Value>);
-
-impl<'de> Deserialize<'de> for UniqueMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(UniqueMap(Map::new()))
-    }
-}
-
-impl<'de> Visitor<'de> for UniqueMap {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            let value = if self.0.contains_key(&name) { map.next_value_seed(DuplicateKey)? } else { map.next_value()? };
-            self.0.insert(name, value);
-        }
-        Ok(self)
-    }
-}
-
-/// Deserializes the value of a repeated name, and fails, so that the error has the value's path.
-struct DuplicateKey;
-
-impl<'de> DeserializeSeed<'de> for DuplicateKey {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<Value, D::Error> {
-        Err(D::Error::custom("is given twice: send it once"))
-    }
-}
-
 async fn bytes(body: Body) -> Result<Vec<u8>, Problem> {
     let body = body_limit::read(body, MAX_JSON_BYTES).await;
     body.map_err(|error| Problem::unreadable_body(error, "a body", MAX_JSON_BYTES))
@@ -136,7 +97,9 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::to_value;
+    use waypost_api::unique_map::UniqueMap;
 
     use super::*;
 

@@ -48,7 +48,6 @@ mod health;
 pub mod listener;
 mod openapi;
 mod origin_check;
-mod pagination;
 mod principal;
 mod problem;
 mod replays;

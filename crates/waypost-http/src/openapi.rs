@@ -7,9 +7,9 @@ use axum::http::{HeaderName, StatusCode, header};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use waypost_api::problem::ProblemDocument;
 use waypost_core::access::Role;
 
-use super::problem::Problem;
 use super::route::{BodyPresence, Operation, ResponseSpec, Route};
 
 const SCHEMAS_POINTER: &str = "#/components/schemas/";
@@ -41,7 +41,7 @@ pub(super) fn document(routes: &[Route]) -> Value {
         requests: generator(REQUEST_SCHEMAS_POINTER).for_deserialize().into_generator(),
         responses: generator(SCHEMAS_POINTER).for_serialize().into_generator(),
     };
-    let problem = schemas.responses.subschema_for::<Problem>();
+    let problem = schemas.responses.subschema_for::<ProblemDocument>();
     let mut paths = json!({});
     for route in routes {
         paths[format!("/v1{}", route.path)][route.method.as_str().to_lowercase()] = schemas.operation(route);
@@ -259,6 +259,15 @@ mod tests {
             methods.as_object().expect("methods").values().map(move |operation| (path.as_str(), operation))
         });
         each.collect()
+    }
+
+    /// Programs of other people are generated from the document, so each change of it must be seen.
+    #[test]
+    fn the_recorded_document_is_current() {
+        let recorded = include_str!("../../../docs/contract/openapi.json");
+        let current = format!("{:#}\n", document(&routes()));
+        let line = recorded.lines().zip(current.lines()).position(|(recorded, current)| recorded != current);
+        assert!(recorded == current, "docs/contract/openapi.json is old from line {line:?} on: run `make contract`");
     }
 
     #[test]

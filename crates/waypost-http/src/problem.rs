@@ -4,8 +4,8 @@ use axum::body::Body;
 use axum::extract::OriginalUri;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use schemars::JsonSchema;
 use serde::Serialize;
+use waypost_api::problem::ProblemDocument;
 use waypost_core::violation::Violation;
 use waypost_engine::campaigns;
 use waypost_engine::dead_letters;
@@ -14,43 +14,39 @@ use waypost_store::StoreError;
 
 use crate::body_limit::BodyError;
 
+/// The problem of a cursor that is not from this list.
+pub(super) const INVALID_CURSOR: &str = "cursor: not a `next` of this list";
+
 /// Why a request failed.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(crate) struct Problem {
-    /// Always `about:blank`.
-    #[serde(rename = "type")]
-    kind: &'static str,
-    /// The status in words.
-    title: &'static str,
-    /// The HTTP status.
-    status: u16,
-    /// What is wrong, and what to do.
-    detail: String,
-    /// All invalid values of the request, each with its path.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Violation>,
-}
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Problem(ProblemDocument);
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        let title = status.canonical_reason().unwrap_or("Error");
-        Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), errors: Vec::new() }
+        Self(ProblemDocument {
+            kind: "about:blank".to_owned(),
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+        })
     }
 
     pub(super) fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    pub(super) fn title(&self) -> &'static str {
-        self.title
+    pub(super) fn title(&self) -> &str {
+        &self.0.title
     }
 
     pub(super) fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     pub(super) fn errors(&self) -> &[Violation] {
-        &self.errors
+        &self.0.errors
     }
 
     /// A 422 with all violations.
@@ -59,7 +55,8 @@ impl Problem {
             [violation] => violation.to_string(),
             violations => format!("{} errors: see `errors`", violations.len()),
         };
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+        let Self(document) = Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+        Self(ProblemDocument { errors, ..document })
     }
 
     /// The problem of a body that could not be read. `what` is the name of the body, such as `a document`.

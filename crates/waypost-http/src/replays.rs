@@ -4,24 +4,22 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use waypost_api::page::{Page, PageParams};
+use waypost_api::replays::{
+    CreateReplay, EndpointCount, ReplayPreviewResponse, ReplayResponse, SampleRequest, UnsendableCount,
+};
+use waypost_api::unique_map::UniqueMap;
 use waypost_core::access::Role;
-use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::selection::Selection;
-use waypost_core::ids::DeadLetterId;
-use waypost_core::reason::DeadLetterReason;
-use waypost_core::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId};
-use waypost_core::request;
+use waypost_core::replay::{ReplayCommand, ReplayId};
 use waypost_engine::replays::{ReplayPreview, ReplaySpec};
 
 use crate::ApiState;
 use crate::audit::AuditDetail;
 use crate::counts::by_count_with;
-use crate::extract::{Id, JsonBody, Query, UniqueMap};
-use crate::pagination::{INVALID_CURSOR, Page, PageParams};
+use crate::extract::{Id, JsonBody, Query};
 use crate::principal::Principal;
-use crate::problem::Problem;
+use crate::problem::{INVALID_CURSOR, Problem};
 use crate::route::Route;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -64,91 +62,6 @@ pub(super) fn routes() -> Vec<Route> {
 
 const SUBJECT: &str = "The replay's id";
 
-/// The list shows the ids of a replay only up to this number.
-const MAX_LISTED_IDS: usize = 100;
-
-/// A replay and its progress.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "Replay")]
-struct ReplayResponse {
-    #[serde(flatten)]
-    replay: Replay,
-    /// The number of `ids`, if the replay has ids. The list of replays omits `ids` if there are more than 100.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id_count: Option<usize>,
-}
-
-impl ReplayResponse {
-    fn with_all_ids(replay: Replay) -> Self {
-        Self { id_count: replay.ids.as_ref().map(Vec::len), replay }
-    }
-
-    /// Omits `ids` if there are more than [`MAX_LISTED_IDS`].
-    fn for_list(replay: Replay) -> Self {
-        let mut response = Self::with_all_ids(replay);
-        response.replay.ids.take_if(|ids| ids.len() > MAX_LISTED_IDS);
-        response
-    }
-}
-
-/// The parameters of a new replay.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "ReplayOrder")]
-struct CreateReplay {
-    /// The dead letters to send, in any state except `replaying`.
-    ids: Option<Vec<DeadLetterId>>,
-    /// Or a filter of the dead letters to send. Without a state, the filter selects pending dead letters.
-    #[schemars(with = "Option<LetterFilter>")]
-    filter: Option<UniqueMap>,
-    /// Maximum number of dead letters sent per second. No limit if absent.
-    rate_per_second: Option<f64>,
-    /// Only show a preview, and send nothing.
-    dry_run: Option<bool>,
-    /// Whether to send to the webhooks as they are now, or as they were.
-    config: Option<ReplayConfig>,
-    /// Stop if this share of the latest dead letters has failed, from 0 to 1. The first 20 are sent and judged
-    /// separately.
-    stop_on_failure_ratio: Option<f64>,
-}
-
-/// The result of a dry run. Nothing was sent.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "ReplayForecast")]
-struct ReplayPreviewResponse {
-    /// The number of dead letters selected.
-    total: u64,
-    /// The number of dead letters by endpoint, the greatest first.
-    endpoints: Vec<EndpointCount>,
-    /// The number of dead letters that would fail without a request, by reason.
-    unsendable: Vec<UnsendableCount>,
-    /// At most five requests: the oldest for each endpoint first, then others. Values of headers are masked below
-    /// `editor`.
-    sample: Vec<SampleRequest>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub(super) struct EndpointCount {
-    /// Scheme, host and port.
-    pub(super) endpoint: String,
-    pub(super) count: u64,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct UnsendableCount {
-    reason: DeadLetterReason,
-    pub(super) count: u64,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-struct SampleRequest {
-    dead_letter_id: DeadLetterId,
-    #[serde(flatten)]
-    request: request::RequestPreview,
-}
-
 /// `POST /v1/replays`: 202, or 200 for a `dryRun`.
 async fn create(
     State(state): State<ApiState>,
@@ -160,7 +73,7 @@ async fn create(
     let spec = ReplaySpec { selection, rate_per_second, config: config.unwrap_or_default(), stop_on_failure_ratio };
     if dry_run == Some(true) {
         let preview = state.replays.preview(&spec, principal.secrets()).await?;
-        return Ok(Json(ReplayPreviewResponse::from(preview)).into_response());
+        return Ok(Json(preview_response(preview)).into_response());
     }
     let replay = state.replays.create(&spec, &principal.name).await?;
     let about = AuditDetail::created_replay(&replay, &spec.selection);
@@ -168,13 +81,16 @@ async fn create(
 }
 
 /// `GET /v1/replays`: the cursor is the last id of the previous page.
-async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<ReplayResponse>, Problem> {
+async fn list(
+    State(state): State<ApiState>,
+    Query(page): Query<PageParams>,
+) -> Result<Json<Page<ReplayResponse>>, Problem> {
     if page.cursor.as_ref().is_some_and(|cursor| !ReplayId::is_valid(cursor)) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, INVALID_CURSOR));
     }
     let before = page.cursor.map(ReplayId::new);
     let replays = state.replays.list(before.as_ref(), page.limit.get() + 1, ReplayResponse::for_list).await?;
-    Ok(Page::new(replays, page.limit, |last: &ReplayResponse| last.replay.id.to_string()))
+    Ok(Json(Page::new(replays, page.limit, |last: &ReplayResponse| last.replay.id.to_string())))
 }
 
 async fn get(State(state): State<ApiState>, Id(id): Id) -> Result<Json<ReplayResponse>, Problem> {
@@ -214,19 +130,17 @@ async fn control(
     Ok(Json(ReplayResponse::with_all_ids(state.replays.control(&ReplayId::new(id), command, &principal.name).await?)))
 }
 
-impl From<ReplayPreview> for ReplayPreviewResponse {
-    fn from(preview: ReplayPreview) -> Self {
-        let endpoints = by_count_with(preview.endpoints, String::clone);
-        let unsendable = by_count_with(preview.unsendable, |reason| reason.as_str());
-        Self {
-            total: preview.total,
-            endpoints: endpoints.into_iter().map(|(endpoint, count)| EndpointCount { endpoint, count }).collect(),
-            unsendable: unsendable.into_iter().map(|(reason, count)| UnsendableCount { reason, count }).collect(),
-            sample: preview
-                .sample
-                .into_iter()
-                .map(|(dead_letter_id, request)| SampleRequest { dead_letter_id, request })
-                .collect(),
-        }
+pub(super) fn preview_response(preview: ReplayPreview) -> ReplayPreviewResponse {
+    let endpoints = by_count_with(preview.endpoints, String::clone);
+    let unsendable = by_count_with(preview.unsendable, |reason| reason.as_str());
+    ReplayPreviewResponse {
+        total: preview.total,
+        endpoints: endpoints.into_iter().map(|(endpoint, count)| EndpointCount { endpoint, count }).collect(),
+        unsendable: unsendable.into_iter().map(|(reason, count)| UnsendableCount { reason, count }).collect(),
+        sample: preview
+            .sample
+            .into_iter()
+            .map(|(dead_letter_id, request)| SampleRequest { dead_letter_id, request })
+            .collect(),
     }
 }

@@ -5,23 +5,20 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Json};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Map;
+use waypost_api::unique_map::UniqueMap;
+use waypost_api::webhooks::{RotationRequest, TestRequest, WebhookResponse, WebhookTestResult};
 use waypost_core::access::Role;
 use waypost_core::campaign::{SecretVisibility, Webhook, WebhookPlace};
 use waypost_core::document::{MAX_DOCUMENT_BYTES, WebhookDocument};
-use waypost_core::duration::TextDuration;
-use waypost_core::event::Keyword;
 use waypost_core::ids::WebhookId;
-use waypost_core::request::RequestPreview;
-use waypost_core::{Attempt, omitted_default, signing};
+use waypost_core::signing;
 use waypost_engine::campaigns::CampaignError;
 use waypost_engine::webhook_test::{WebhookTest, test_delivery};
 use waypost_store::StoredCampaign;
 
 use super::conditional::{precondition, with_etag};
-use super::extract::{Id, JsonBody, UniqueMap};
+use super::extract::{Id, JsonBody};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
@@ -65,74 +62,6 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 const SUBJECT: &str = "The webhook's id";
-
-/// A webhook and its place in the campaign.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "LocatedWebhook")]
-struct WebhookResponse {
-    #[serde(flatten)]
-    webhook: Webhook,
-    /// The id of the campaign that contains the webhook.
-    #[schemars(default = "omitted_default")]
-    campaign_id: String,
-    /// The label of its section.
-    #[schemars(default = "omitted_default")]
-    label: String,
-    /// The keyword of its menu entry; absent if the webhook is the section's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    keyword: Option<Keyword>,
-}
-
-impl WebhookResponse {
-    fn at(place: &WebhookPlace<'_>, campaign_id: &str, secrets: SecretVisibility) -> Self {
-        let mut webhook = Webhook::clone(place.webhook);
-        if secrets == SecretVisibility::Masked {
-            webhook.mask();
-        }
-        Self {
-            webhook,
-            campaign_id: campaign_id.to_owned(),
-            label: place.section.label.clone(),
-            keyword: place.entry.map(|entry| entry.keyword.clone()),
-        }
-    }
-}
-
-/// The parameters of a test.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "WebhookTest")]
-struct TestRequest {
-    /// A step event or a part of one. Missing fields get sample values.
-    #[schemars(with = "Option<Map<String, Value>>")]
-    event: Option<UniqueMap>,
-}
-
-/// The parameters of a rotation.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "SecretRotation")]
-struct RotationRequest {
-    /// How long the old secret still signs: 24h if absent, at most 30d. Use `0s` if the old secret has leaked.
-    overlap: Option<TextDuration>,
-}
-
-/// The result of a test request, which is not retried and creates no dead letter.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "TestedWebhook")]
-struct WebhookTestResult {
-    /// The request sent. Values of headers are masked below `editor`.
-    request: RequestPreview,
-    /// The result of the request.
-    response: Attempt,
-}
-
-impl From<WebhookTest> for WebhookTestResult {
-    fn from(WebhookTest { request, response }: WebhookTest) -> Self {
-        Self { request, response }
-    }
-}
 
 /// `GET /v1/webhooks/{id}`
 async fn get(
@@ -201,12 +130,26 @@ async fn test(
     let stored = state.campaigns.get_by_webhook(&id).map_err(to_problem)?;
     let fields = request.and_then(|JsonBody(request)| request.event).map_or_else(Map::new, |UniqueMap(fields)| fields);
     let delivery = test_delivery(&stored.campaign.id, &place_of(&stored, &id)?, fields).map_err(Problem::invalid)?;
-    Ok(Json(state.webhook_tester.send(&delivery, principal.secrets()).await.into()))
+    let WebhookTest { request, response } = state.webhook_tester.send(&delivery, principal.secrets()).await;
+    Ok(Json(WebhookTestResult { request, response }))
 }
 
 fn webhook_response(stored: &StoredCampaign, id: &WebhookId, secrets: SecretVisibility) -> Result<Response, Problem> {
     let place = place_of(stored, id)?;
-    Ok(with_etag(stored.version, Json(WebhookResponse::at(&place, &stored.campaign.id, secrets))))
+    Ok(with_etag(stored.version, Json(to_response(&place, &stored.campaign.id, secrets))))
+}
+
+fn to_response(place: &WebhookPlace<'_>, campaign_id: &str, secrets: SecretVisibility) -> WebhookResponse {
+    let mut webhook = Webhook::clone(place.webhook);
+    if secrets == SecretVisibility::Masked {
+        webhook.mask();
+    }
+    WebhookResponse {
+        webhook,
+        campaign_id: campaign_id.to_owned(),
+        label: place.section.label.clone(),
+        keyword: place.entry.map(|entry| entry.keyword.clone()),
+    }
 }
 
 fn place_of<'a>(stored: &'a StoredCampaign, id: &WebhookId) -> Result<WebhookPlace<'a>, Problem> {

@@ -1,17 +1,19 @@
 //! `waypost dead-letters discard`. The server discards for a few seconds per request, so the command repeats the
 //! request until none is left.
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use reqwest::StatusCode;
-use serde_json::{Value, json};
-use waypost_core::timestamp;
+use serde_json::json;
+use waypost_api::client::{Client, ClientError};
+use waypost_api::dead_letters::discard::{DiscardPreview, DiscardRequest};
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::dead_letter::selection::Selection;
 
-use super::selection::{SelectedLetters, SelectionArgs};
-use crate::cli::client::{Api, ApiError, DEAD_LETTERS, Server};
+use super::selection::SelectionArgs;
+use crate::cli::client::Server;
 use crate::cli::confirm::{ConfirmOutcome, Confirmation};
 use crate::cli::error::CliError;
-use crate::cli::letter_filter::FilterQuery;
 use crate::cli::stdio::out;
 use crate::cli::{progress, sanitize};
 
@@ -41,32 +43,30 @@ pub(in crate::cli) struct Discard {
 
 impl Discard {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let selected = self.selection.resolve(Utc::now())?;
-        if self.because.is_none() && !self.confirmation.is_dry_run() && matches!(selected, SelectedLetters::Filter(_)) {
+        let selection = self.selection.resolve(Utc::now())?;
+        if self.because.is_none() && !self.confirmation.is_dry_run() && matches!(selection, Selection::Filter(_)) {
             return Err(CliError::Usage(
                 "--because TEXT is required with a filter and with --all: say why these dead letters are discarded"
                     .to_owned(),
             ));
         }
-        let api = self.server.api()?;
-        let preview = preview(&api, &selected).await?;
-        let total = preview["total"].as_u64().unwrap_or_default();
+        let client = self.server.client()?;
+        let answer = client.preview_discard(&DiscardRequest::from(&selection)).await?;
+        let preview = answer.read()?;
         let effect = effect(&preview);
-        if total == 0 && !self.confirmation.is_dry_run() {
+        if preview.total == 0 && !self.confirmation.is_dry_run() {
             return Err(CliError::new("no pending dead letter matches"));
         }
         if self.confirmation.decide(&effect).await? == ConfirmOutcome::Report {
             match self.json {
-                true => out!("{preview}"),
+                true => out!("{answer}"),
                 false => out!("would {effect}"),
             }
             return Ok(());
         }
-        let mut body = limit_to_counted(selected, &preview).to_json();
-        if let Some(because) = self.because {
-            body.insert("because".to_owned(), because.into());
-        }
-        let discarded = discard(&api, &body.into(), total).await?;
+        let selection = limit_to_counted(selection, &preview);
+        let request = DiscardRequest { because: self.because, ..DiscardRequest::from(&selection) };
+        let discarded = discard(&client, &request, preview.total).await?;
         if self.json {
             out!("{}", json!({ "discarded": discarded }));
         } else {
@@ -76,77 +76,56 @@ impl Discard {
     }
 }
 
-/// Counts what would be discarded. Changes nothing.
-async fn preview(api: &Api, selected: &SelectedLetters) -> Result<Value, CliError> {
-    let mut body = selected.to_json();
-    body.insert("dryRun".to_owned(), true.into());
-    api.post(&[DEAD_LETTERS, "discard"], Some(&body.into())).await?.json()
-}
-
 /// `discard 2,900 dead letters of campaign 13010, sent to 2 endpoints`.
-fn effect(preview: &Value) -> String {
-    let letters = sanitize::dead_letters(preview["total"].as_u64().unwrap_or_default());
-    let campaigns = distinct(preview, "campaigns", "campaignId", "moreCampaigns").map(|campaigns| match campaigns {
-        Distinct::One(campaign) => format!(" of campaign {campaign}"),
-        Distinct::Many(count) => format!(" of {count} campaigns"),
-    });
-    let endpoints = distinct(preview, "endpoints", "endpoint", "moreEndpoints").map(|endpoints| match endpoints {
-        Distinct::One(endpoint) => format!(", sent to {endpoint}"),
-        Distinct::Many(count) => format!(", sent to {count} endpoints"),
-    });
-    format!("discard {letters}{}{}", campaigns.unwrap_or_default(), endpoints.unwrap_or_default())
-}
-
-enum Distinct {
-    One(String),
-    Many(u64),
-}
-
-/// The distinct values in a list of the preview. `more` names the count of values that the list leaves out.
-fn distinct(preview: &Value, list: &str, name: &str, more: &str) -> Option<Distinct> {
-    match preview[list].as_array().map(Vec::as_slice).unwrap_or_default() {
-        [] => None,
-        [one] => Some(Distinct::One(sanitize::field(&one[name], 100))),
-        items => Some(Distinct::Many(items.len() as u64 + preview[more].as_u64().unwrap_or_default())),
-    }
+fn effect(preview: &DiscardPreview) -> String {
+    let letters = sanitize::dead_letters(preview.total);
+    let campaigns = match &*preview.campaigns {
+        [] => String::new(),
+        [one] => format!(" of campaign {}", sanitize::text(&*one.campaign_id, 100)),
+        campaigns => format!(" of {} campaigns", campaigns.len() + preview.more_campaigns),
+    };
+    let endpoints = match &*preview.endpoints {
+        [] => String::new(),
+        [one] => format!(", sent to {}", sanitize::text(&*one.endpoint, 100)),
+        endpoints => format!(", sent to {} endpoints", endpoints.len() + preview.more_endpoints),
+    };
+    format!("discard {letters}{campaigns}{endpoints}")
 }
 
 /// Excludes dead letters that are written after the count that the user confirmed.
-fn limit_to_counted(selected: SelectedLetters, preview: &Value) -> SelectedLetters {
-    match selected {
-        SelectedLetters::Ids(ids) => SelectedLetters::Ids(ids),
-        SelectedLetters::Filter(query) => SelectedLetters::Filter(until_newest(query, preview)),
+fn limit_to_counted(selection: Selection, preview: &DiscardPreview) -> Selection {
+    match selection {
+        Selection::Ids(ids) => Selection::Ids(ids),
+        Selection::Filter(filter) => Selection::Filter(until_newest(filter, preview.newest)),
     }
 }
 
 /// `until` is exclusive, and times have milliseconds. An `until` in the filter can be replaced, because it is later
 /// than everything that was counted. The times are the server's, whose clock may differ from the local one.
-fn until_newest(query: FilterQuery, preview: &Value) -> FilterQuery {
-    let newest = preview["newest"].as_str().and_then(|newest| timestamp::parse(newest).ok());
+fn until_newest(filter: LetterFilter, newest: Option<DateTime<Utc>>) -> LetterFilter {
     match newest.and_then(|newest| newest.checked_add_signed(TimeDelta::milliseconds(1))) {
-        Some(end) => query.with("until", &timestamp::text(&end)),
-        None => query,
+        Some(end) => LetterFilter { until: Some(end), ..filter },
+        None => filter,
     }
 }
 
 /// Returns how many were discarded. `total` is the length of the progress bar.
-async fn discard(api: &Api, body: &Value, total: u64) -> Result<u64, CliError> {
+async fn discard(client: &Client, request: &DiscardRequest, total: u64) -> Result<u64, CliError> {
     let bar = progress::bar(Some(total), "{bar:30} {human_pos}/{human_len} discarded  {eta} left");
     let (mut discarded, mut empty_rounds) = (0, 0);
     loop {
-        let response = match api.post(&[DEAD_LETTERS, "discard"], Some(body)).await {
-            Ok(response) => response.json()?,
+        let response = match client.discard(request).await {
+            Ok(answer) => answer.read()?,
             // Somebody else has replayed or discarded the rest in the meantime.
-            Err(ApiError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if discarded > 0 => break,
+            Err(ClientError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if discarded > 0 => break,
             Err(error) => return Err(with_discarded(error.into(), discarded)),
         };
-        let count = response["discarded"].as_u64().unwrap_or_default();
-        discarded += count;
+        discarded += response.discarded;
         bar.set_position(discarded);
-        if response["more"] != true {
+        if !response.more {
             break;
         }
-        empty_rounds = if count == 0 { empty_rounds + 1 } else { 0 };
+        empty_rounds = if response.discarded == 0 { empty_rounds + 1 } else { 0 };
         if empty_rounds == MAX_EMPTY_ROUNDS {
             let error =
                 CliError::new("the server reports more dead letters, but discards none. See the log of the worker");
@@ -169,34 +148,45 @@ fn with_discarded(error: CliError, discarded: u64) -> CliError {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
+    use waypost_api::dead_letters::summary::CampaignCount;
+    use waypost_api::replays::EndpointCount;
+    use waypost_core::timestamp;
 
     use super::*;
-    use crate::cli::letter_filter::Filter;
 
     #[test]
     fn later_dead_letters_are_excluded() {
-        let all = Filter::default().to_query(DateTime::UNIX_EPOCH).unwrap();
-        let summary = json!({ "total": 3, "newest": "2026-11-22T03:04:05.678Z" });
-        let bounded = until_newest(all.clone(), &summary);
-        assert_eq!(bounded.to_json(), json!({ "until": "2026-11-22T03:04:05.679Z" }));
-        let with_until = all.clone().with("label", "a").with("until", "2026-12-24T00:00:00.000Z");
-        let bounded = until_newest(with_until, &summary);
-        assert_eq!(bounded.to_json(), json!({ "label": "a", "until": "2026-11-22T03:04:05.679Z" }));
-        assert_eq!(until_newest(all.clone(), &json!({ "newest": null })), all);
+        let at = |text: &str| timestamp::parse(text).unwrap();
+        let (newest, end) = (at("2026-11-22T03:04:05.678Z"), at("2026-11-22T03:04:05.679Z"));
+        let all = LetterFilter::default();
+        assert_eq!(
+            until_newest(all.clone(), Some(newest)),
+            LetterFilter { until: Some(end), ..LetterFilter::default() }
+        );
+        let until = |until| LetterFilter { label: Some("a".to_owned()), until, ..LetterFilter::default() };
+        let with_until = until(Some(at("2026-12-24T00:00:00.000Z")));
+        assert_eq!(until_newest(with_until, Some(newest)), until(Some(end)));
+        assert_eq!(until_newest(all.clone(), None), all);
     }
 
     #[test]
     fn the_effect_names_count_campaigns_and_endpoints() {
-        let mut preview = json!({ "total": 2900, "campaigns": [{ "campaignId": "13010", "count": 2900 }], "moreCampaigns": 0,
-            "endpoints": [{ "endpoint": "https://a.example:443", "count": 2000 }, { "endpoint": "https://b.example:443", "count": 900 }],
-            "moreEndpoints": 3 });
+        let endpoint = |endpoint: &str, count| EndpointCount { endpoint: endpoint.to_owned(), count };
+        let preview = DiscardPreview {
+            total: 2900,
+            oldest: None,
+            newest: None,
+            campaigns: vec![CampaignCount { campaign_id: "13010".to_owned(), count: 2900 }],
+            more_campaigns: 0,
+            endpoints: vec![endpoint("https://a.example:443", 2000), endpoint("https://b.example:443", 900)],
+            more_endpoints: 3,
+        };
         assert_eq!(effect(&preview), "discard 2,900 dead letters of campaign 13010, sent to 5 endpoints");
-        preview["endpoints"] = json!([{ "endpoint": "https://a.example:443", "count": 1 }]);
-        preview["campaigns"] = json!([]);
-        preview["total"] = 1.into();
-        assert_eq!(effect(&preview), "discard 1 dead letter, sent to https://a.example:443");
-        assert_eq!(effect(&json!({ "total": 3 })), "discard 3 dead letters");
+        let one = vec![endpoint("https://a.example:443", 1)];
+        let one = DiscardPreview { total: 1, campaigns: Vec::new(), endpoints: one, more_endpoints: 0, ..preview };
+        assert_eq!(effect(&one), "discard 1 dead letter, sent to https://a.example:443");
+        let none = DiscardPreview { total: 3, endpoints: Vec::new(), ..one };
+        assert_eq!(effect(&none), "discard 3 dead letters");
     }
 
     #[test]

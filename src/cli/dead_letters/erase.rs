@@ -1,9 +1,11 @@
 //! `waypost erase`: erases a person's data from dead letters.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
+use waypost_api::client::Client;
+use waypost_api::dead_letters::erase::EraseRequest;
 
-use crate::cli::client::{Api, DEAD_LETTERS, Server};
+use crate::cli::client::Server;
 use crate::cli::confirm::{ConfirmOutcome, Confirmation};
 use crate::cli::error::CliError;
 use crate::cli::stdio::out;
@@ -38,18 +40,18 @@ enum SearchMode {
 
 /// The dead letters about the person.
 struct SearchResult {
-    /// Erased, or counted with [`Mode::Count`].
+    /// Erased, or counted with [`SearchMode::Count`].
     letters: u64,
     /// Not erased, because they are being replayed.
     replaying: u64,
     /// The cursor at which the search began. Later dead letters come before it.
-    start: Value,
+    start: Option<String>,
 }
 
 impl Erase {
     pub(in crate::cli) async fn run(self) -> Result<(), CliError> {
-        let api = self.server.api()?;
-        let counted = search(&api, &self.phone, SearchMode::Count, Value::Null).await?;
+        let client = self.server.client()?;
+        let counted = search(&client, &self.phone, SearchMode::Count, None).await?;
         let effect = format!("permanently erase the person's data from {}", sanitize::dead_letters(counted.letters));
         let decision = match counted.letters {
             // Nothing to confirm.
@@ -59,7 +61,7 @@ impl Erase {
         let result = match decision {
             ConfirmOutcome::Report => counted,
             // Excludes dead letters that are written after the user confirmed.
-            ConfirmOutcome::Proceed => search(&api, &self.phone, SearchMode::Erase, counted.start).await?,
+            ConfirmOutcome::Proceed => search(&client, &self.phone, SearchMode::Erase, counted.start).await?,
         };
         let is_dry_run = decision == ConfirmOutcome::Report;
         if self.json {
@@ -79,22 +81,24 @@ impl Erase {
     }
 }
 
-/// Walks all dead letters from `cursor` on. Null starts at the newest.
-async fn search(api: &Api, phone: &str, mode: SearchMode, mut cursor: Value) -> Result<SearchResult, CliError> {
+/// Walks all dead letters from `cursor` on. `None` starts at the newest.
+async fn search(
+    client: &Client,
+    phone: &str,
+    mode: SearchMode,
+    cursor: Option<String>,
+) -> Result<SearchResult, CliError> {
     let bar = progress::bar(None, "{spinner} {human_pos} dead letters examined");
-    let mut result = SearchResult { letters: 0, replaying: 0, start: Value::Null };
+    let mut result = SearchResult { letters: 0, replaying: 0, start: None };
+    let mut request = EraseRequest { phone_number: phone.to_owned(), cursor, dry_run: mode == SearchMode::Count };
     loop {
-        let body = json!({ "phoneNumber": phone, "cursor": cursor, "dryRun": mode == SearchMode::Count });
-        let response = api.post(&[DEAD_LETTERS, "erase"], Some(&body)).await?.json()?;
-        let count = |name: &str| response[name].as_u64().unwrap_or_default();
-        result.letters += count("erased");
-        result.replaying += count("replaying");
-        bar.inc(count("lookedAt"));
-        if result.start.is_null() {
-            result.start = response["from"].clone();
-        }
-        cursor = response["next"].clone();
-        if cursor.is_null() {
+        let response = client.erase(&request).await?.read()?;
+        result.letters += response.erased;
+        result.replaying += response.replaying;
+        bar.inc(response.looked_at);
+        result.start.get_or_insert(response.from);
+        request.cursor = response.next;
+        if request.cursor.is_none() {
             bar.finish_and_clear();
             return Ok(result);
         }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use chrono::Utc;
 use clap::Args;
 use indicatif::ProgressBar;
-use serde_json::Value;
+use serde::Serialize;
+use waypost_api::client::Client;
+use waypost_core::dead_letter::filter::LetterFilter;
 
-use super::summary;
-use crate::cli::client::{Api, DEAD_LETTERS, Server};
+use crate::cli::client::Server;
 use crate::cli::error::CliError;
-use crate::cli::letter_filter::{Filter, FilterQuery};
-use crate::cli::paginate::Pages;
+use crate::cli::letter_filter::Filter;
 use crate::cli::stdio::out;
 use crate::cli::{progress, sanitize};
 
@@ -45,18 +45,18 @@ enum ExportEnd {
 
 impl Export {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let query = self.filter.to_query(Utc::now())?;
-        let api = self.server.api()?;
+        let filter = self.filter.to_filter(Utc::now())?;
+        let client = self.server.client()?;
         let Some(path) = self.output else {
             // Output and progress bar would overwrite each other on one terminal.
-            let bar = if io::stdout().is_terminal() { ProgressBar::hidden() } else { bar(&api, &query).await? };
-            write(&api, &query, &bar, BufWriter::new(io::stdout())).await?;
+            let bar = if io::stdout().is_terminal() { ProgressBar::hidden() } else { bar(&client, &filter).await? };
+            write(&client, &filter, &bar, BufWriter::new(io::stdout())).await?;
             return Ok(());
         };
-        let bar = bar(&api, &query).await?;
+        let bar = bar(&client, &filter).await?;
         let name = path.display();
         let file = std::fs::File::create(&path).map_err(|error| CliError::new(format!("{name}: {error}")))?;
-        match write(&api, &query, &bar, BufWriter::new(file)).await {
+        match write(&client, &filter, &bar, BufWriter::new(file)).await {
             Ok(ExportEnd::Complete(count)) => out!("{} exported to {name}", sanitize::dead_letters(count)),
             Ok(ExportEnd::ReaderClosed) => {}
             Err(error) => return Err(error.with_line(&format!("{name} is incomplete. Run the command again"))),
@@ -66,21 +66,21 @@ impl Export {
 }
 
 /// A bar up to the number of matching dead letters. They are counted only if the bar is visible.
-async fn bar(api: &Api, query: &FilterQuery) -> Result<ProgressBar, CliError> {
+async fn bar(client: &Client, filter: &LetterFilter) -> Result<ProgressBar, CliError> {
     if !progress::is_visible() {
         return Ok(ProgressBar::hidden());
     }
-    let total = summary::fetch(api, query).await?["total"].as_u64();
-    Ok(progress::bar(total, "{bar:30} {human_pos}/{human_len} exported  {eta} left"))
+    let total = client.dead_letter_summary(filter).await?.read()?.total;
+    Ok(progress::bar(Some(total), "{bar:30} {human_pos}/{human_len} exported  {eta} left"))
 }
 
 async fn write(
-    api: &Api,
-    query: &FilterQuery,
+    client: &Client,
+    filter: &LetterFilter,
     bar: &ProgressBar,
     mut output: impl Write,
 ) -> Result<ExportEnd, CliError> {
-    let mut pages = Pages::new(api, DEAD_LETTERS, query.params());
+    let mut pages = client.dead_letters(filter);
     let mut count = 0;
     while pages.may_have_more() {
         let letters = pages.next(PAGE_SIZE).await?;
@@ -97,7 +97,7 @@ async fn write(
 }
 
 /// Flushes at the end, so that the reader of a pipe gets each page at once.
-fn write_lines(letters: &[Value], output: &mut impl Write) -> io::Result<()> {
+fn write_lines(letters: &[impl Serialize], output: &mut impl Write) -> io::Result<()> {
     for letter in letters {
         serde_json::to_writer(&mut *output, letter)?;
         output.write_all(b"\n")?;

@@ -3,14 +3,17 @@
 use chrono::Utc;
 use clap::Args;
 use comfy_table::{Table, presets};
-use serde_json::Value;
+use waypost_api::client::Answer;
+use waypost_core::dead_letter::DeadLetter;
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::ids::WebhookId;
+use waypost_core::outcome::Cause;
 
-use crate::cli::client::{DEAD_LETTERS, Server};
+use crate::cli::client::Server;
 use crate::cli::error::CliError;
 use crate::cli::letter_filter::Filter;
-use crate::cli::paginate::Pages;
-use crate::cli::sanitize;
 use crate::cli::stdio::out;
+use crate::cli::{json_stream, sanitize};
 
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -32,53 +35,58 @@ pub(in crate::cli) struct List {
 
 impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let query = self.filter.to_query(Utc::now())?;
-        let api = self.server.api()?;
-        let mut pages = Pages::new(&api, DEAD_LETTERS, query.params());
+        let filter = self.filter.to_filter(Utc::now())?;
+        let client = self.server.client()?;
+        let mut pages = client.dead_letters(&filter);
         let letters = pages.take(self.limit as usize).await?;
         if self.json {
-            out!("{}", Value::Array(letters));
+            out!("{}", json_stream::array(&letters)?);
             return Ok(());
         }
         if letters.is_empty() {
-            out!("{}", if query.is_empty() { "No dead letters." } else { "No dead letter matches." });
+            let is_unfiltered = filter == LetterFilter::default();
+            out!("{}", if is_unfiltered { "No dead letters." } else { "No dead letter matches." });
             return Ok(());
         }
+        let letters = letters.iter().map(Answer::read).collect::<Result<Vec<_>, _>>()?;
+        let letters: Vec<DeadLetter> = letters.into_iter().map(|summary| summary.letter).collect();
         out!("{}\n\n{}", table(&letters), footer(letters.len(), pages.may_have_more()));
         Ok(())
     }
 }
 
-fn table(letters: &[Value]) -> String {
+fn table(letters: &[DeadLetter]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["DEAD", "STATE", "REASON", "LAST RESPONSE", "CAMPAIGN", "LABEL", "WHERE", "ID"]);
     for letter in letters {
         table.add_row([
-            sanitize::time(&letter["deadAt"]),
-            sanitize::field(&letter["state"], 12),
-            sanitize::field(&letter["reason"], 20),
+            sanitize::time(&letter.dead_at),
+            letter.state.as_str().to_owned(),
+            letter.reason.as_str().to_owned(),
             last_response(letter),
-            sanitize::field(&letter["campaignId"], 24),
-            sanitize::field(&letter["label"], 24),
+            sanitize::text(letter.campaign_id.as_deref(), 24),
+            sanitize::text(letter.label.as_deref(), 24),
             destination(letter),
-            sanitize::field(&letter["id"], 64),
+            sanitize::text(letter.id.as_str(), 64),
         ]);
     }
     table.trim_fmt()
 }
 
 /// The HTTP status, or the cause if there was no response.
-fn last_response(letter: &Value) -> String {
-    sanitize::field(if letter["status"].is_null() { &letter["cause"] } else { &letter["status"] }, 20)
+fn last_response(letter: &DeadLetter) -> String {
+    match (letter.status, letter.cause) {
+        (Some(status), _) => status.to_string(),
+        (None, cause) => cause.map_or(sanitize::EMPTY, Cause::as_str).to_owned(),
+    }
 }
 
 /// The URL or the webhook, or the first error of a message that could not be read.
-fn destination(letter: &Value) -> String {
-    let error = &letter["errors"][0];
-    match (error["path"].as_str(), error["message"].as_str()) {
-        (Some(path), Some(message)) => sanitize::line(&format!("{path}: {message}"), 56),
-        _ => sanitize::field(if letter["url"].is_null() { &letter["webhookId"] } else { &letter["url"] }, 56),
+fn destination(letter: &DeadLetter) -> String {
+    match letter.errors.first() {
+        Some(error) => sanitize::line(&error.to_string(), 56),
+        None => sanitize::text(letter.url.as_deref().or(letter.webhook_id.as_ref().map(WebhookId::as_str)), 56),
     }
 }
 
@@ -101,15 +109,16 @@ mod tests {
 
     #[test]
     fn each_dead_letter_is_a_row() {
-        let letters = [
-            json!({ "id": "dl_1", "state": "pending", "reason": "exhausted", "deadAt": "2026-11-22T03:04:05.678Z",
+        let letters = json!([
+            { "id": "dl_1", "state": "pending", "reason": "exhausted", "deadAt": "2026-11-22T03:04:05.678Z",
                 "campaignId": "13010", "label": "Welcome Message", "webhookId": "wh_1", "url": "https://example.com/hook",
-                "status": 503, "cause": "status_5xx" }),
-            json!({ "id": "dl_2", "state": "replayed", "reason": "exhausted", "deadAt": "2026-11-22T03:04:04.000Z",
-                "campaignId": "c\u{1b}[1m", "label": "Offers", "webhookId": "wh_2", "status": null, "cause": "timeout" }),
-            json!({ "id": "dl_3", "state": "pending", "reason": "malformed", "deadAt": "2026-11-22T03:04:03.000Z",
-                "body": "?", "errors": [{ "path": "$.date", "message": "not an RFC 3339 date" }] }),
-        ];
+                "status": 503, "cause": "status_5xx" },
+            { "id": "dl_2", "state": "replayed", "reason": "exhausted", "deadAt": "2026-11-22T03:04:04.000Z",
+                "campaignId": "c\u{1b}[1m", "label": "Offers", "webhookId": "wh_2", "status": null, "cause": "timeout" },
+            { "id": "dl_3", "state": "pending", "reason": "malformed", "deadAt": "2026-11-22T03:04:03.000Z",
+                "body": "?", "errors": [{ "path": "$.date", "message": "not an RFC 3339 date" }] },
+        ]);
+        let letters: Vec<DeadLetter> = serde_json::from_value(letters).unwrap();
         let table = table(&letters);
         let rows: Vec<Vec<&str>> = table
             .lines()

@@ -2,11 +2,13 @@
 
 use chrono::Utc;
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value};
+use waypost_api::client::ClientError;
+use waypost_api::replays::CreateReplay;
+use waypost_core::replay::ReplayConfig;
 
 use super::preview;
 use super::selection::SelectionArgs;
-use crate::cli::client::{ApiError, REPLAYS, Server};
+use crate::cli::client::Server;
 use crate::cli::error::CliError;
 use crate::cli::replays::follow::{self, OutputMode};
 use crate::cli::replays::labels;
@@ -65,54 +67,62 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 }
 
 impl Replay {
-    pub(super) async fn run(mut self) -> Result<(), CliError> {
-        let api = self.server.clone().api()?;
-        let body = self.body()?;
-        let response = api.post(&[REPLAYS], Some(&body)).await.map_err(|error| match error {
-            ApiError::Unreachable { .. } if !self.dry_run => CliError::from(error).with_line(
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let client = self.server.clone().client()?;
+        let (dry_run, detach, json) = (self.dry_run, self.detach, self.json);
+        let request = self.request()?;
+        if dry_run {
+            let preview = client.preview_replay(&request).await?;
+            match json {
+                true => out!("{preview}"),
+                false => out!("{}", preview::render(&preview.read()?)),
+            }
+            return Ok(());
+        }
+        let answer = client.create_replay(&request).await.map_err(|error| match error {
+            ClientError::Unreachable { .. } => CliError::from(error).with_line(
                 "The replay may have been created. Check with `waypost replays list` before you repeat the command",
             ),
             other => other.into(),
         })?;
-        let response = response.json()?;
-        match (self.dry_run, self.detach) {
-            (true, _) if self.json => out!("{response}"),
-            (true, _) => out!("{}", preview::render(&response)),
-            (false, true) if self.json => out!("{response}"),
-            (false, true) => out!("{}\n{}", labels::created(&response), labels::commands(&response)),
-            (false, false) if self.json => {
-                note!("{}", labels::created(&response));
-                follow::follow(&api, response, OutputMode::Json).await?;
+        if detach && json {
+            out!("{answer}");
+            return Ok(());
+        }
+        let replay = answer.read()?.replay;
+        match (detach, json) {
+            (true, _) => out!("{}\n{}", labels::created(&replay), labels::commands(&replay)),
+            (false, true) => {
+                note!("{}", labels::created(&replay));
+                follow::follow(&client, answer, OutputMode::Json).await?;
             }
             (false, false) => {
-                out!("{}", labels::created(&response));
-                follow::follow(&api, response, OutputMode::Text).await?;
+                out!("{}", labels::created(&replay));
+                follow::follow(&client, answer, OutputMode::Text).await?;
             }
         }
         Ok(())
     }
 
-    fn body(&mut self) -> Result<Value, CliError> {
-        let selection = std::mem::take(&mut self.selection);
-        let mut body: Map<String, Value> = selection.resolve(Utc::now())?.to_json();
+    fn request(self) -> Result<CreateReplay, CliError> {
+        let selection = self.selection.resolve(Utc::now())?;
         let config = match self.config {
-            ConfigArg::Current => "current",
-            ConfigArg::Original => "original",
+            ConfigArg::Current => ReplayConfig::Current,
+            ConfigArg::Original => ReplayConfig::Original,
         };
-        body.insert("config".to_owned(), config.into());
-        body.extend(self.rate.map(|rate| ("ratePerSecond".to_owned(), rate.into())));
-        body.extend(self.stop_on_failure_ratio.map(|ratio| ("stopOnFailureRatio".to_owned(), ratio.into())));
-        if self.dry_run {
-            body.insert("dryRun".to_owned(), true.into());
-        }
-        Ok(body.into())
+        Ok(CreateReplay {
+            config: Some(config),
+            rate_per_second: self.rate,
+            stop_on_failure_ratio: self.stop_on_failure_ratio,
+            ..CreateReplay::from(&selection)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use serde_json::json;
+    use serde_json::{Value, json, to_value};
 
     use super::*;
 
@@ -124,19 +134,18 @@ mod tests {
 
     fn body(arguments: &[&str]) -> Result<Value, String> {
         let cli = TestCli::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
-        let mut replay = cli.replay;
-        replay.body().map_err(|error| format!("{error:?}"))
+        let request = cli.replay.request().map_err(|error| format!("{error:?}"))?;
+        Ok(to_value(request).unwrap())
     }
 
     #[test]
     fn options_become_a_request_body() {
         assert_eq!(body(&["dl_1"]), Ok(json!({ "ids": ["dl_1"], "config": "current" })));
-        let arguments =
-            ["--campaign", "c", "--rate", "2.5", "--config", "original", "--stop-on-failure-ratio", "0", "--dry-run"];
+        let arguments = ["--campaign", "c", "--rate", "2.5", "--config", "original", "--stop-on-failure-ratio", "0"];
         assert_eq!(
             body(&arguments),
             Ok(json!({ "filter": { "campaignId": "c" }, "config": "original", "ratePerSecond": 2.5,
-                "stopOnFailureRatio": 0.0, "dryRun": true }))
+                "stopOnFailureRatio": 0.0 }))
         );
     }
 

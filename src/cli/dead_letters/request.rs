@@ -2,25 +2,21 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use waypost_core::request::RequestPreview;
 
 use crate::cli::sanitize;
 
 /// Request line, headers, an empty line, body; each line after `indent`.
-pub(super) fn render(request: &Value, indent: &str) -> String {
-    let field = |name: &str| sanitize::field(&request[name], usize::MAX);
-    let mut text = format!("{indent}{} {}\n", field("method"), field("url"));
-    for (name, value) in request["headers"].as_object().into_iter().flatten() {
+pub(super) fn render(RequestPreview { method, url, headers, body }: &RequestPreview, indent: &str) -> String {
+    let [method, url] = [method, url].map(|text| sanitize::text(&**text, usize::MAX));
+    let mut text = format!("{indent}{method} {url}\n");
+    for (name, value) in headers {
+        let (name, value) = (sanitize::line(name, usize::MAX), sanitize::text(value.as_str(), usize::MAX));
         // Writing to a string can't fail.
-        let _ = writeln!(text, "{indent}{}: {}", sanitize::line(name, usize::MAX), sanitize::field(value, usize::MAX));
+        let _ = writeln!(text, "{indent}{name}: {value}");
     }
-    let body = match &request["body"] {
-        Value::Null => return text,
-        Value::String(body) => body.clone(),
-        other => other.to_string(),
-    };
     text.push('\n');
-    for line in sanitize::lines(&body).lines() {
+    for line in sanitize::lines(body).lines() {
         let _ = writeln!(text, "{indent}{line}");
     }
     text
@@ -28,19 +24,23 @@ pub(super) fn render(request: &Value, indent: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn a_request_is_shown_as_sent() {
-        let headers = json!({ "content-type": "application/json", "x-api-key": "********" });
-        let request = json!({ "method": "POST", "url": "https://example.com/hook", "headers": headers, "body": "{\"a\":\"\u{9b}\"}" });
+        let request = RequestPreview {
+            method: "POST".to_owned(),
+            url: "https://example.com/hook".to_owned(),
+            headers: ["content-type", "x-api-key"]
+                .into_iter()
+                .zip(["application/json", "********"])
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect(),
+            body: "{\"a\":\"\u{9b}\"}".to_owned(),
+        };
         assert_eq!(
             render(&request, "  "),
             "  POST https://example.com/hook\n  content-type: application/json\n  x-api-key: ********\n\n  {\"a\":\"·\"}\n"
         );
-        let other = json!({ "method": "POST", "url": "https://example.com/hook", "body": { "a": 1 } });
-        assert_eq!(render(&other, ""), "POST https://example.com/hook\n\n{\"a\":1}\n");
     }
 }

@@ -3,12 +3,14 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use serde_json::{Map, Value};
 use waypost_core::dead_letter::LetterState;
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::dead_letter::selection::Selection;
+use waypost_core::ids::DeadLetterId;
 
 use crate::cli::client::parse_id;
 use crate::cli::error::CliError;
-use crate::cli::letter_filter::{Filter, FilterQuery};
+use crate::cli::letter_filter::Filter;
 
 #[derive(Args, Default)]
 pub(super) struct SelectionArgs {
@@ -22,48 +24,32 @@ pub(super) struct SelectionArgs {
     filter: Filter,
 }
 
-#[derive(Debug, PartialEq, Eq, Clone)]
-pub(super) enum SelectedLetters {
-    Ids(Vec<String>),
-    /// An empty filter selects all.
-    Filter(FilterQuery),
-}
-
 impl SelectionArgs {
-    pub(super) fn resolve(self, now: DateTime<Utc>) -> Result<SelectedLetters, CliError> {
+    pub(super) fn resolve(self, now: DateTime<Utc>) -> Result<Selection, CliError> {
         let usage_error = |text: &str| Err(CliError::Usage(text.to_owned()));
-        if self.filter.state.as_deref() == Some(LetterState::Replaying.as_str()) {
+        if self.filter.state == Some(LetterState::Replaying) {
             return usage_error(
                 "dead letters that are being replayed can't be selected. Use `waypost replays` to change their replay",
             );
         }
-        let query = self.filter.to_query(now)?;
-        match (self.ids.is_empty(), query.is_empty(), self.all) {
+        let filter = self.filter.to_filter(now)?;
+        match (self.ids.is_empty(), filter == LetterFilter::default(), self.all) {
             (true, true, false) => {
                 usage_error("no dead letters are selected: pass ids, a filter such as `--campaign ID`, or --all")
             }
-            (false, true, false) => Ok(SelectedLetters::Ids(self.ids)),
-            (true, false, false) | (true, true, true) => Ok(SelectedLetters::Filter(query)),
+            (false, true, false) => {
+                let ids = self.ids.into_iter().map(DeadLetterId::new).collect();
+                Selection::read(Some(ids), None).map_err(|violations| CliError::new(&violations[0]))
+            }
+            (true, false, false) | (true, true, true) => Ok(Selection::Filter(filter)),
             _ => usage_error("ids, filters and --all can't be combined: use only one of them"),
         }
-    }
-}
-
-impl SelectedLetters {
-    /// The `ids` or the `filter` of a request body.
-    pub(super) fn to_json(&self) -> Map<String, Value> {
-        let (name, value) = match self {
-            Self::Ids(ids) => ("ids", Value::from(ids.clone())),
-            Self::Filter(query) => ("filter", query.to_json()),
-        };
-        Map::from_iter([(name.to_owned(), value)])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use serde_json::json;
 
     use super::*;
 
@@ -73,10 +59,10 @@ mod tests {
         selection: SelectionArgs,
     }
 
-    fn parse(arguments: &[&str]) -> Result<Value, String> {
+    fn parse(arguments: &[&str]) -> Result<Selection, String> {
         let cli = TestCli::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
         match cli.selection.resolve(DateTime::UNIX_EPOCH) {
-            Ok(selected) => Ok(selected.to_json().into()),
+            Ok(selection) => Ok(selection),
             Err(CliError::Usage(text)) => Err(text),
             Err(CliError::Failed(text)) => panic!("{text}"),
         }
@@ -84,12 +70,11 @@ mod tests {
 
     #[test]
     fn ids_or_a_filter_or_all_are_a_selection() {
-        assert_eq!(parse(&["dl_a", "dl_b"]), Ok(json!({ "ids": ["dl_a", "dl_b"] })));
-        assert_eq!(
-            parse(&["--campaign", "c", "--status", "500"]),
-            Ok(json!({ "filter": { "campaignId": "c", "status": 500 } }))
-        );
-        assert_eq!(parse(&["--all"]), Ok(json!({ "filter": {} })));
+        let ids = ["dl_a", "dl_b"].map(DeadLetterId::new).to_vec();
+        assert_eq!(parse(&["dl_a", "dl_b", "dl_a"]), Ok(Selection::Ids(ids)));
+        let filter = LetterFilter { campaign_id: Some("c".to_owned()), status: Some(500), ..LetterFilter::default() };
+        assert_eq!(parse(&["--campaign", "c", "--status", "500"]), Ok(Selection::Filter(filter)));
+        assert_eq!(parse(&["--all"]), Ok(Selection::Filter(LetterFilter::default())));
     }
 
     #[test]

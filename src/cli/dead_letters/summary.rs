@@ -3,11 +3,12 @@
 use chrono::Utc;
 use clap::Args;
 use indicatif::HumanCount;
-use serde_json::Value;
+use waypost_api::dead_letters::summary::DeadLetterSummary;
+use waypost_core::dead_letter::filter::LetterFilter;
 
-use crate::cli::client::{Api, DEAD_LETTERS, Server};
+use crate::cli::client::Server;
 use crate::cli::error::CliError;
-use crate::cli::letter_filter::{Filter, FilterQuery};
+use crate::cli::letter_filter::Filter;
 use crate::cli::sanitize;
 use crate::cli::stdio::out;
 
@@ -32,65 +33,67 @@ pub(in crate::cli) struct Summary {
 
 impl Summary {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let query = self.filter.to_query(Utc::now())?;
-        let summary = fetch(&self.server.api()?, &query).await?;
+        let filter = self.filter.to_filter(Utc::now())?;
+        let answer = self.server.client()?.dead_letter_summary(&filter).await?;
         if self.json {
-            out!("{summary}");
-        } else if summary["total"] == 0 {
-            out!("{}", if query.is_empty() { "No dead letters." } else { "No dead letter matches." });
-        } else {
+            out!("{answer}");
+            return Ok(());
+        }
+        let summary = answer.read()?;
+        if summary.total > 0 {
             out!("{}", render(&summary));
+        } else if filter == LetterFilter::default() {
+            out!("No dead letters.");
+        } else {
+            out!("No dead letter matches.");
         }
         Ok(())
     }
 }
 
-/// Reads the counts of the dead letters that match.
-pub(super) async fn fetch(api: &Api, query: &FilterQuery) -> Result<Value, CliError> {
-    api.get(&[DEAD_LETTERS, "summary"], &query.params()).await
+/// A title, names with their counts, and how many names are left out.
+struct Group {
+    title: &'static str,
+    counts: Vec<(String, u64)>,
+    more: usize,
 }
 
-fn render(summary: &Value) -> String {
-    let total = number(&summary["total"]);
-    let groups = [
-        ("STATE", "states", "state", "moreStates"),
-        ("REASON", "reasons", "reason", "moreReasons"),
-        ("LAST STATUS", "statuses", "status", "moreStatuses"),
-        ("CAMPAIGN", "campaigns", "campaignId", "moreCampaigns"),
-        ("WEBHOOK (CAMPAIGN)", "webhooks", "webhookId", "moreWebhooks"),
-    ];
-    let counts = groups.map(|(title, list, name, more)| {
-        let items = summary[list].as_array().into_iter().flatten();
-        let counts: Vec<_> = items.map(|item| (display_name(item, name), number(&item["count"]))).collect();
-        (title, counts, number(&summary[more]))
-    });
-    let names = counts.iter().flat_map(|(_, counts, _)| counts.iter().map(|(name, _)| name.chars().count()));
+fn render(summary: &DeadLetterSummary) -> String {
+    let total = summary.total;
+    let groups = groups(summary);
+    let names = groups.iter().flat_map(|group| group.counts.iter().map(|(name, _)| name.chars().count()));
     let widest = names.max().unwrap_or_default();
-    let groups = counts.iter().filter(|(_, counts, _)| !counts.is_empty()).map(|(title, counts, more)| {
+    let groups = groups.iter().filter(|group| !group.counts.is_empty()).map(|Group { title, counts, more }| {
         let bars: String = counts.iter().map(|(name, count)| line(name, widest, *count, total)).collect();
-        let more = if *more > 0 { format!("\n  and {} more", HumanCount(*more)) } else { String::new() };
+        let more = if *more > 0 { format!("\n  and {} more", HumanCount(*more as u64)) } else { String::new() };
         format!("\n\n{title}{bars}{more}")
     });
-    let (oldest, newest) = (sanitize::time(&summary["oldest"]), sanitize::time(&summary["newest"]));
+    let (oldest, newest) = (sanitize::time(summary.oldest.as_ref()), sanitize::time(summary.newest.as_ref()));
     format!("{}, from {oldest} to {newest}{}", sanitize::dead_letters(total), groups.collect::<String>())
+}
+
+fn groups(summary: &DeadLetterSummary) -> [Group; 5] {
+    let name = |text: &str| sanitize::text(text, 40);
+    let states = summary.states.iter().map(|item| (item.state.as_str().to_owned(), item.count));
+    let reasons = summary.reasons.iter().map(|item| (item.reason.as_str().to_owned(), item.count));
+    let statuses = summary.statuses.iter().map(|item| (name(&item.status), item.count));
+    let campaigns = summary.campaigns.iter().map(|item| (name(&item.campaign_id), item.count));
+    let webhooks = summary.webhooks.iter().map(|item| {
+        let campaign = sanitize::line(&item.campaign_id, 30);
+        (format!("{} ({campaign})", name(item.webhook_id.as_str())), item.count)
+    });
+    [
+        Group { title: "STATE", counts: states.collect(), more: 0 },
+        Group { title: "REASON", counts: reasons.collect(), more: 0 },
+        Group { title: "LAST STATUS", counts: statuses.collect(), more: 0 },
+        Group { title: "CAMPAIGN", counts: campaigns.collect(), more: summary.more_campaigns },
+        Group { title: "WEBHOOK (CAMPAIGN)", counts: webhooks.collect(), more: summary.more_webhooks },
+    ]
 }
 
 fn line(name: &str, widest: usize, count: u64, total: u64) -> String {
     let text = format!("\n  {name:<widest$}  {:>10}  {}", HumanCount(count).to_string(), bar(count, total));
     text.trim_end().to_owned()
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_default()
-}
-
-/// A webhook is shown with its campaign. A message that could not be read has neither.
-fn display_name(item: &Value, name: &str) -> String {
-    let value = sanitize::field(&item[name], 40);
-    match item["campaignId"].as_str() {
-        Some(campaign) if name == "webhookId" => format!("{value} ({})", sanitize::line(campaign, 30)),
-        _ => value,
-    }
 }
 
 /// A bar for `count` of `total`. At least an eighth of a character is shown if `count` is not 0.
@@ -123,12 +126,15 @@ mod tests {
 
     #[test]
     fn counts_are_shown_in_groups() {
-        let summary = json!({ "total": 1200, "oldest": "2026-11-21T03:04:05.678Z", "newest": "2026-11-22T03:04:05.678Z",
+        let summary = serde_json::from_value(
+            json!({ "total": 1200, "oldest": "2026-11-21T03:04:05.678Z", "newest": "2026-11-22T03:04:05.678Z",
             "states": [{ "state": "pending", "count": 1200 }],
             "reasons": [{ "reason": "exhausted", "count": 900 }, { "reason": "malformed", "count": 300 }],
             "statuses": [{ "status": "5xx", "count": 900 }, { "status": "none", "count": 300 }],
             "campaigns": [{ "campaignId": "13010", "count": 900 }], "moreCampaigns": 0,
-            "webhooks": [{ "webhookId": "wh_1", "campaignId": "13010", "count": 1 }], "moreWebhooks": 7 });
+            "webhooks": [{ "webhookId": "wh_1", "campaignId": "13010", "count": 1 }], "moreWebhooks": 7 }),
+        )
+        .unwrap();
         let expected = "\
 1,200 dead letters, from 2026-11-21T03:04:05Z to 2026-11-22T03:04:05Z
 

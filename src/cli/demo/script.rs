@@ -1,12 +1,11 @@
 //! The demo's campaign, with webhooks that lead to the demo's receivers, and the events of its users.
 
 use chrono::Utc;
-use reqwest::Method;
 use serde_json::{Value, json};
 use waypost_core::timestamp;
 
 use super::receivers::DemoReceiver;
-use crate::cli::client::{RequestParts, Server};
+use crate::cli::client::Server;
 use crate::cli::error::CliError;
 
 pub(super) const CAMPAIGN_ID: &str = "13010";
@@ -50,9 +49,8 @@ impl Script {
 
     /// Applies the campaign as `waypost campaigns apply` does.
     pub(super) async fn apply(&self, api: &str) -> Result<(), CliError> {
-        let parts = RequestParts { headers: Vec::new(), body: Some(self.document.to_string().into_bytes()) };
-        let api = Server::without_token(api)?.api()?;
-        api.request(Method::PUT, &["campaigns", CAMPAIGN_ID], &[], parts).await?;
+        let client = Server::without_token(api)?.client()?;
+        client.put_campaign(CAMPAIGN_ID, self.document.to_string().into_bytes(), None).await?;
         Ok(())
     }
 

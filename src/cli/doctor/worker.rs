@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use reqwest::{Client, Url};
-use serde_json::Value;
+use waypost_api::problem::ProblemDocument;
 
 use super::finding::DoctorFinding;
 use crate::config::Config;
@@ -28,8 +28,7 @@ pub(super) async fn finding(config: &Config) -> Option<DoctorFinding> {
 
 fn evaluate(is_ready: bool, text: &str) -> Option<DoctorFinding> {
     if !is_ready {
-        let problem: Value = serde_json::from_str(text).ok()?;
-        let detail = problem["detail"].as_str()?.to_owned();
+        let ProblemDocument { detail, .. } = serde_json::from_str(text).ok()?;
         return Some(DoctorFinding::bad(
             CHECK,
             format!("not ready: {detail}"),

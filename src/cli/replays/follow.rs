@@ -4,13 +4,15 @@
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use reqwest::StatusCode;
 use tokio::signal::unix::{SignalKind, signal};
+use waypost_api::client::{Answer, Client, ClientError};
+use waypost_api::replays::ReplayResponse;
+use waypost_core::replay::{Replay, ReplayState};
 use waypost_engine::replays::rate_meter::RateMeter;
 
-use super::labels::{self, RunState, number};
-use crate::cli::client::{Api, ApiError, REPLAYS, RequestParts};
+use super::labels;
+use crate::cli::client::refusal_text;
 use crate::cli::error::CliError;
 use crate::cli::progress;
 use crate::cli::stdio::{note, out};
@@ -34,23 +36,28 @@ pub(in crate::cli) enum OutputMode {
 
 enum FollowEnd {
     /// The replay has ended.
-    Ended(Value),
+    Ended(Answer<ReplayResponse>),
     /// The user pressed Ctrl-C. The replay continues.
-    Interrupted(Value),
+    Interrupted(Answer<ReplayResponse>),
 }
 
-/// Follows a replay, starting with its state `replay`.
+/// Follows a replay, starting with its state in `answer`.
 ///
 /// # Errors
 /// If dead letters failed again, or not all were sent.
-pub(in crate::cli) async fn follow(api: &Api, replay: Value, mode: OutputMode) -> Result<(), CliError> {
-    let commands = labels::commands(&replay);
-    let end = until_end(api, replay).await;
+pub(in crate::cli) async fn follow(
+    client: &Client,
+    answer: Answer<ReplayResponse>,
+    mode: OutputMode,
+) -> Result<(), CliError> {
+    let commands = labels::commands(&answer.read()?.replay);
+    let end = until_end(client, answer).await;
     match end.map_err(|error| error.with_line(&format!("The worker continues the replay:\n{commands}")))? {
-        FollowEnd::Interrupted(replay) => {
+        FollowEnd::Interrupted(answer) => {
             if mode == OutputMode::Json {
-                out!("{replay}");
+                out!("{answer}");
             }
+            let replay = answer.read()?.replay;
             note!(
                 "The worker continues the replay ({}):\n{}",
                 labels::progress(&replay, &RateMeter::default()),
@@ -58,9 +65,10 @@ pub(in crate::cli) async fn follow(api: &Api, replay: Value, mode: OutputMode) -
             );
             Ok(())
         }
-        FollowEnd::Ended(replay) => {
+        FollowEnd::Ended(answer) => {
+            let replay = answer.read()?.replay;
             match mode {
-                OutputMode::Json => out!("{replay}"),
+                OutputMode::Json => out!("{answer}"),
                 OutputMode::Text => out!("{}", labels::status_line(&replay)),
             }
             labels::problems(&replay).map_or(Ok(()), |problems| Err(CliError::Failed(problems)))
@@ -68,30 +76,24 @@ pub(in crate::cli) async fn follow(api: &Api, replay: Value, mode: OutputMode) -
     }
 }
 
-async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
+async fn until_end(client: &Client, answer: Answer<ReplayResponse>) -> Result<FollowEnd, CliError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::new)?;
-    let id = replay["id"].as_str().unwrap_or_default().to_owned();
+    let mut replay = answer.read()?.replay;
+    let mut latest = answer;
     let mut display = Display::of_replay(&replay);
-    let mut latest = replay;
     let mut unreachable_since: Option<Instant> = None;
     loop {
-        match labels::run_state(&latest) {
-            // Nothing new is known while the server is unreachable.
-            RunState::Running | RunState::Paused if unreachable_since.is_some() => {}
-            RunState::Running | RunState::Paused => display.show(&latest, Instant::now()),
-            RunState::Ended => {
-                display.end(&latest);
-                return Ok(FollowEnd::Ended(latest));
-            }
-            RunState::Unknown => {
-                return Err(CliError::new(
-                    "this version of the command does not know the replay's state. Use the version of the server",
-                ));
-            }
+        if !replay.state.is_open() {
+            display.end(&replay);
+            return Ok(FollowEnd::Ended(latest));
+        }
+        // Nothing new is known while the server is unreachable.
+        if unreachable_since.is_none() {
+            display.show(&replay, Instant::now());
         }
         let poll = async {
             tokio::time::sleep(POLL_INTERVAL).await;
-            api.request(Method::GET, &[REPLAYS, &id], &[], RequestParts::default()).await
+            client.replay(replay.id.as_str()).await
         };
         let answer = tokio::select! {
             answer = poll => answer,
@@ -102,14 +104,15 @@ async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
         };
         match answer {
             Ok(answer) => {
-                latest = answer.json()?;
+                replay = answer.read()?.replay;
+                latest = answer;
                 if unreachable_since.take().is_some() {
                     display.notice("the server answers again");
                 }
             }
             Err(error) => {
                 let since = *unreachable_since.get_or_insert_with(|| {
-                    display.notice(&format!("{}: asking again", short_text(&error)));
+                    display.notice(&format!("{}: asking again", refusal_text(&error)));
                     Instant::now()
                 });
                 if !is_transient(&error) || since.elapsed() > RECONNECT_TIMEOUT {
@@ -122,20 +125,14 @@ async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
 }
 
 /// True if a retry may succeed. 404 is transient: a worker that has just started may not know the replay yet.
-fn is_transient(error: &ApiError) -> bool {
+fn is_transient(error: &ClientError) -> bool {
     match error {
-        ApiError::Unreachable { .. } => true,
-        ApiError::Refused { status, .. } => {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Refused { status, .. } => {
             status.is_server_error()
                 || [StatusCode::NOT_FOUND, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(status)
         }
-    }
-}
-
-fn short_text(error: &ApiError) -> String {
-    match error {
-        ApiError::Unreachable { server, cause } => format!("no response from {server} ({cause})"),
-        ApiError::Refused { text, .. } => text.clone(),
+        ClientError::NotJson(_) | ClientError::Unreadable(_) => false,
     }
 }
 
@@ -147,36 +144,35 @@ enum Display {
     },
     /// Prints lines, for a log.
     Lines {
-        last: Option<(Instant, RunState)>,
+        last: Option<(Instant, ReplayState)>,
         rate_meter: RateMeter,
     },
 }
 
 impl Display {
-    fn of_replay(replay: &Value) -> Self {
+    fn of_replay(replay: &Replay) -> Self {
         if progress::is_visible() {
             note!("Ctrl-C leaves the replay running.");
-            let bar = progress::bar(Some(number(replay, "total")), TEMPLATE);
+            let bar = progress::bar(Some(replay.total), TEMPLATE);
             Self::Bar { bar, rate_meter: RateMeter::default() }
         } else {
             Self::Lines { last: None, rate_meter: RateMeter::default() }
         }
     }
 
-    fn show(&mut self, replay: &Value, now: Instant) {
+    fn show(&mut self, replay: &Replay, now: Instant) {
         match self {
             Self::Bar { bar, rate_meter } => {
-                rate_meter.add(now, number(replay, "sent"));
-                bar.set_position(number(replay, "sent"));
+                rate_meter.add(now, replay.sent);
+                bar.set_position(replay.sent);
                 bar.set_message(labels::progress(replay, rate_meter));
             }
             Self::Lines { last, rate_meter } => {
-                rate_meter.add(now, number(replay, "sent"));
-                let run_state = labels::run_state(replay);
+                rate_meter.add(now, replay.sent);
                 if last.is_none_or(|(at, printed_state)| {
-                    printed_state != run_state || now.saturating_duration_since(at) >= REPORT_INTERVAL
+                    printed_state != replay.state || now.saturating_duration_since(at) >= REPORT_INTERVAL
                 }) {
-                    *last = Some((now, run_state));
+                    *last = Some((now, replay.state));
                     note!("{}", labels::progress(replay, rate_meter));
                 }
             }
@@ -191,7 +187,7 @@ impl Display {
     }
 
     /// Prints the final counts.
-    fn end(&self, replay: &Value) {
+    fn end(&self, replay: &Replay) {
         self.clear();
         if let Self::Lines { rate_meter, .. } = self {
             note!("{}", labels::progress(replay, rate_meter));
@@ -210,10 +206,8 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    use indicatif::{ProgressDrawTarget, ProgressStyle, TermLike};
-    use serde_json::json;
-
     use super::*;
+    use indicatif::{ProgressDrawTarget, ProgressStyle, TermLike};
 
     /// A terminal with a number of columns, and its content.
     #[derive(Debug, Clone)]
@@ -253,8 +247,7 @@ mod tests {
 
     #[test]
     fn the_bar_shrinks_and_the_text_is_not_cut() {
-        let replay =
-            json!({ "id": "rp_1", "state": "running", "total": 40_000, "sent": 8720, "delivered": 8700, "failed": 20 });
+        let replay = labels::tests::replay("running", 40_000, 8700, 20).replay;
         for columns in [80, 60, 200] {
             let screen = Screen(columns, Arc::default());
             let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
@@ -277,8 +270,9 @@ mod tests {
     #[test]
     fn transient_errors_are_retried() {
         let refused =
-            |status: u16| ApiError::Refused { status: StatusCode::from_u16(status).unwrap(), text: String::new() };
-        let unreachable = ApiError::Unreachable { server: "http://127.0.0.1:1".parse().unwrap(), cause: String::new() };
+            |status: u16| ClientError::Refused { status: StatusCode::from_u16(status).unwrap(), problem: None };
+        let unreachable =
+            ClientError::Unreachable { server: "http://127.0.0.1:1".parse().unwrap(), cause: String::new() };
         assert!(is_transient(&unreachable));
         for status in [404, 429, 500, 502, 503, 504] {
             assert!(is_transient(&refused(status)), "{status}");

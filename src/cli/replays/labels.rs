@@ -1,188 +1,173 @@
 //! Texts about a replay: its progress, its state, its problems, and the commands to run next.
 
-use serde_json::Value;
+use waypost_api::replays::ReplayResponse;
+use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::duration::approximate;
+use waypost_core::replay::{Replay, ReplayState};
 use waypost_engine::replays::rate_meter::{RateMeter, decimal};
 
 use crate::cli::letter_filter::{self, flags};
 use crate::cli::sanitize;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RunState {
-    Running,
-    Paused,
-    Ended,
-    /// A state that this version does not know.
-    Unknown,
-}
-
-pub(super) fn run_state(replay: &Value) -> RunState {
-    match replay["state"].as_str() {
-        Some("running") => RunState::Running,
-        Some("paused") => RunState::Paused,
-        Some("done" | "cancelled" | "stopped") => RunState::Ended,
-        _ => RunState::Unknown,
-    }
-}
-
-pub(super) fn number(replay: &Value, name: &str) -> u64 {
-    replay[name].as_u64().unwrap_or_default()
-}
-
 /// The id, quoted for a shell.
-pub(super) fn id(replay: &Value) -> String {
-    sanitize::shell_word(replay["id"].as_str().unwrap_or_default())
+fn id(replay: &Replay) -> String {
+    sanitize::shell_word(replay.id.as_str())
 }
 
-pub(in crate::cli) fn created(replay: &Value) -> String {
-    format!("replay {} of {} created", id(replay), sanitize::dead_letters(number(replay, "total")))
+pub(in crate::cli) fn created(replay: &Replay) -> String {
+    format!("replay {} of {} created", id(replay), sanitize::dead_letters(replay.total))
 }
 
 /// The commands that are possible in its state, one on each line.
-pub(in crate::cli) fn commands(replay: &Value) -> String {
+pub(in crate::cli) fn commands(replay: &Replay) -> String {
     let id = id(replay);
-    let commands: &[&str] = match run_state(replay) {
-        RunState::Running | RunState::Unknown => &["follow", "pause", "cancel"],
-        RunState::Paused => &["resume", "follow", "cancel"],
-        RunState::Ended => &["show"],
+    let commands: &[&str] = match replay.state {
+        ReplayState::Running => &["follow", "pause", "cancel"],
+        ReplayState::Paused => &["resume", "follow", "cancel"],
+        ReplayState::Done | ReplayState::Cancelled | ReplayState::Stopped => &["show"],
     };
     commands.iter().map(|command| format!("  waypost replays {command} {id}")).collect::<Vec<_>>().join("\n")
 }
 
 /// `sent 120 of 1,000 · delivered 118 · failed 2 · 20/s · 44s left`. Requeued dead letters are shown only if there are
 /// any.
-pub(super) fn progress(replay: &Value, rate_meter: &RateMeter) -> String {
-    let count = |name: &str| sanitize::count(&replay[name]);
+pub(super) fn progress(replay: &Replay, rate_meter: &RateMeter) -> String {
     let mut words = vec![
-        format!("sent {} of {}", count("sent"), count("total")),
-        format!("delivered {}", count("delivered")),
-        format!("failed {}", count("failed")),
+        format!("sent {} of {}", sanitize::count(replay.sent), sanitize::count(replay.total)),
+        format!("delivered {}", sanitize::count(replay.delivered)),
+        format!("failed {}", sanitize::count(replay.failed)),
     ];
-    if number(replay, "requeued") > 0 {
-        words.insert(2, format!("requeued {}", count("requeued")));
+    if replay.requeued > 0 {
+        words.insert(2, format!("requeued {}", sanitize::count(replay.requeued)));
     }
-    match run_state(replay) {
-        RunState::Running => {
+    match replay.state {
+        ReplayState::Running => {
             let per_second = rate_meter.per_second();
             words.extend(per_second.map(|rate| format!("{}/s", decimal(rate))));
             words.extend(rate_meter.time_for(unsent(replay)).map(|left| format!("{} left", approximate(left))));
         }
-        RunState::Paused => words.push(format!("paused, until `waypost replays resume {}`", id(replay))),
-        RunState::Ended | RunState::Unknown => words.push(sanitize::field(&replay["state"], 20)),
+        ReplayState::Paused => words.push(format!("paused, until `waypost replays resume {}`", id(replay))),
+        ReplayState::Done | ReplayState::Cancelled | ReplayState::Stopped => {
+            words.push(replay.state.as_str().to_owned());
+        }
     }
     words.join(" · ")
 }
 
-pub(super) fn status_line(replay: &Value) -> String {
-    let count = |name: &str| sanitize::count(&replay[name]);
-    let state = sanitize::field(&replay["state"], 20);
+pub(super) fn status_line(replay: &Replay) -> String {
     // Not delivered. If they still can't be read, they become new dead letters.
-    let requeued = match number(replay, "requeued") {
+    let requeued = match replay.requeued {
         0 => String::new(),
-        _ => format!(", {} back on the events queue", count("requeued")),
+        count => format!(", {} back on the events queue", sanitize::count(count)),
     };
     format!(
-        "replay {} {state}: {} delivered{requeued}, {} failed, of {}",
+        "replay {} {}: {} delivered{requeued}, {} failed, of {}",
         id(replay),
-        count("delivered"),
-        count("failed"),
-        sanitize::dead_letters(number(replay, "total"))
+        replay.state.as_str(),
+        sanitize::count(replay.delivered),
+        sanitize::count(replay.failed),
+        sanitize::dead_letters(replay.total)
     )
 }
 
-pub(super) fn unsent(replay: &Value) -> u64 {
-    number(replay, "total").saturating_sub(number(replay, "sent"))
+pub(super) fn unsent(replay: &Replay) -> u64 {
+    replay.total.saturating_sub(replay.sent)
 }
 
 /// The effect of `waypost replays cancel`: `cancel replay rp_1, after which 545 dead letters that it has not sent are
 /// pending again`.
-pub(super) fn cancel_effect(replay: &Value) -> String {
+pub(super) fn cancel_effect(replay: &Replay) -> String {
     let unsent = sanitize::dead_letters(unsent(replay));
     format!("cancel replay {}, after which {unsent} that it has not sent are {}", id(replay), restored_state(replay))
 }
 
 /// What failed or was not sent, and the commands to fix it. `None` if everything was sent and nothing failed.
-pub(super) fn problems(replay: &Value) -> Option<String> {
-    let failed = number(replay, "failed");
+pub(super) fn problems(replay: &Replay) -> Option<String> {
     let unsent = sanitize::dead_letters(unsent(replay));
-    let early_end = match replay["state"].as_str() {
-        Some("stopped") => {
-            let ratio = replay["stopOnFailureRatio"].as_f64().map_or_else(String::new, |ratio| format!(" ({ratio})"));
+    let early_end = match replay.state {
+        ReplayState::Stopped => {
+            let ratio = replay.stop_on_failure_ratio.map_or_else(String::new, |ratio| format!(" ({ratio})"));
             Some(format!("stopped by the failure ratio{ratio}: {unsent} not sent are {}", restored_state(replay)))
         }
-        Some("cancelled") => Some(format!("cancelled: {unsent} not sent are {}", restored_state(replay))),
-        _ => None,
+        ReplayState::Cancelled => Some(format!("cancelled: {unsent} not sent are {}", restored_state(replay))),
+        ReplayState::Running | ReplayState::Paused | ReplayState::Done => None,
     };
-    let failed = (failed > 0).then(|| {
+    let failed = (replay.failed > 0).then(|| {
         format!(
             "{} failed again. To list the new dead letters:\n  {}",
-            sanitize::dead_letters(failed),
+            sanitize::dead_letters(replay.failed),
             list_command(replay)
         )
     });
-    // Excludes the new dead letters, which the filter alone would match as well.
-    let mut filter = replay["filter"].clone();
-    if let Some(filter) = filter.as_object_mut() {
-        filter.entry("until").or_insert_with(|| replay["createdAt"].clone());
-    }
-    let filter = flags(&filter, &letter_filter::ALL_NAMES);
-    let limits = [("--rate", "ratePerSecond"), ("--stop-on-failure-ratio", "stopOnFailureRatio")];
-    let limits = limits.iter().filter_map(|(flag, name)| Some(format!(" {flag} {}", replay[*name].as_f64()?)));
-    let resend = (early_end.is_some() && !filter.is_empty())
-        .then(|| format!("to send the others:\n  waypost dead-letters replay {filter}{}", limits.collect::<String>()));
+    let resend = replay.filter.as_ref().filter(|_| early_end.is_some()).map(|filter| resend_command(replay, filter));
+    let resend = resend.map(|command| format!("to send the others:\n  {command}"));
     let problems: Vec<String> = [early_end, failed, resend].into_iter().flatten().collect();
     (!problems.is_empty()).then(|| problems.join("\n"))
 }
 
-/// True if the replay was created with ids. Lists of replays have `idCount` instead of the ids.
-fn is_by_id(replay: &Value) -> bool {
-    !replay["ids"].is_null() || !replay["idCount"].is_null()
+/// The command that sends what this replay has not sent. Excludes the new dead letters, which `filter` alone would match
+/// as well.
+fn resend_command(replay: &Replay, filter: &LetterFilter) -> String {
+    let filter = LetterFilter { until: filter.until.or(Some(replay.created_at)), ..filter.clone() };
+    let limits = [("--rate", replay.rate_per_second), ("--stop-on-failure-ratio", replay.stop_on_failure_ratio)];
+    let limits = limits.iter().filter_map(|(flag, limit)| Some(format!(" {flag} {}", (*limit)?)));
+    format!("waypost dead-letters replay {}{}", flags(&filter, &letter_filter::ALL_NAMES), limits.collect::<String>())
 }
 
 /// The state of dead letters that the replay did not send.
-fn restored_state(replay: &Value) -> &'static str {
-    let pending = !is_by_id(replay) && matches!(replay["filter"]["state"].as_str(), None | Some("pending"));
-    if pending { "pending again" } else { "as they were before" }
+fn restored_state(replay: &Replay) -> &'static str {
+    let state = replay.filter.as_ref().map(|filter| filter.state.unwrap_or(LetterState::Pending));
+    if state == Some(LetterState::Pending) { "pending again" } else { "as they were before" }
 }
 
 /// The command that lists the new dead letters of this replay.
-fn list_command(replay: &Value) -> String {
-    let stable_flags = flags(&replay["filter"], &LetterFilter::STABLE_FIELDS);
-    let since =
-        flags(&serde_json::json!({ "since": replay["createdAt"], "state": "pending" }), &letter_filter::ALL_NAMES);
-    ["waypost dead-letters list", &stable_flags, &since]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+fn list_command(replay: &Replay) -> String {
+    let stable_flags = replay.filter.as_ref().map(|filter| flags(filter, &LetterFilter::STABLE_FIELDS));
+    let new =
+        LetterFilter { since: Some(replay.created_at), state: Some(LetterState::Pending), ..LetterFilter::default() };
+    let parts = [
+        "waypost dead-letters list".to_owned(),
+        stable_flags.unwrap_or_default(),
+        flags(&new, &letter_filter::ALL_NAMES),
+    ];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The selection as the arguments that created the replay.
-pub(super) fn selection(replay: &Value) -> String {
-    if is_by_id(replay) {
-        let ids = replay["ids"].as_array().map(Vec::as_slice).unwrap_or_default();
-        return match ids {
-            [id] => sanitize::field(id, 64),
-            ids => format!("{} by id", sanitize::dead_letters(number(replay, "idCount").max(ids.len() as u64))),
-        };
+/// The selection as the arguments that created the replay. A list of replays omits many ids, but has their number.
+pub(super) fn selection(ReplayResponse { replay, id_count }: &ReplayResponse) -> String {
+    match (replay.ids.as_deref(), id_count, &replay.filter) {
+        (Some([id]), ..) => sanitize::text(id.as_str(), 64),
+        (None, None, filter) => match filter.as_ref().map(|filter| flags(filter, &letter_filter::ALL_NAMES)) {
+            Some(flags) if !flags.is_empty() => flags,
+            _ => "--all".to_owned(),
+        },
+        (ids, count, _) => {
+            let ids = ids.map_or(0, <[_]>::len);
+            format!("{} by id", sanitize::dead_letters(count.unwrap_or_default().max(ids) as u64))
+        }
     }
-    let flags = flags(&replay["filter"], &letter_filter::ALL_NAMES);
-    if flags.is_empty() { "--all".to_owned() } else { flags }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::{Duration, Instant};
 
-    use serde_json::json;
+    use serde_json::{Value, json};
+    use waypost_core::ids::DeadLetterId;
 
     use super::*;
 
-    fn replay(state: &str, total: u64, delivered: u64, failed: u64) -> Value {
-        json!({ "id": "rp_1", "state": state, "filter": { "campaignId": "13010", "label": "Welcome Message", "status": 503 },
+    pub(in crate::cli::replays) fn response(json: Value) -> ReplayResponse {
+        serde_json::from_value(json).unwrap()
+    }
+
+    pub(in crate::cli::replays) fn replay(state: &str, total: u64, delivered: u64, failed: u64) -> ReplayResponse {
+        response(
+            json!({ "id": "rp_1", "state": state, "filter": { "campaignId": "13010", "label": "Welcome Message", "status": 503 },
             "ratePerSecond": null, "config": "current", "stopOnFailureRatio": 0.5, "total": total, "sent": delivered + failed,
-            "delivered": delivered, "failed": failed, "createdAt": "2026-11-22T03:00:00.123Z", "createdBy": "ops", "endedAt": null })
+            "delivered": delivered, "failed": failed, "createdAt": "2026-11-22T03:00:00.123Z", "createdBy": "ops", "endedAt": null }),
+        )
     }
 
     fn rate_meter(per_second: u64) -> RateMeter {
@@ -195,7 +180,7 @@ mod tests {
 
     #[test]
     fn progress_depends_on_the_state() {
-        let running = replay("running", 1000, 118, 2);
+        let running = replay("running", 1000, 118, 2).replay;
         assert_eq!(
             progress(&running, &rate_meter(20)),
             "sent 120 of 1,000 · delivered 118 · failed 2 · 20/s · 44s left"
@@ -203,21 +188,20 @@ mod tests {
         assert_eq!(progress(&running, &RateMeter::default()), "sent 120 of 1,000 · delivered 118 · failed 2");
         assert_eq!(progress(&running, &rate_meter(0)), "sent 120 of 1,000 · delivered 118 · failed 2 · 0/s");
         assert_eq!(
-            progress(&replay("paused", 9, 1, 0), &rate_meter(1)),
+            progress(&replay("paused", 9, 1, 0).replay, &rate_meter(1)),
             "sent 1 of 9 · delivered 1 · failed 0 · paused, until `waypost replays resume rp_1`"
         );
-        let slow = progress(&replay("running", 1_000_000, 0, 0), &rate_meter(3));
+        let slow = progress(&replay("running", 1_000_000, 0, 0).replay, &rate_meter(3));
         assert!(slow.ends_with(" · 3/s · 3days 20h left"), "{slow}");
     }
 
     #[test]
     fn a_complete_replay_has_no_problems() {
-        let done = replay("done", 3, 3, 0);
+        let done = replay("done", 3, 3, 0).replay;
         assert_eq!(status_line(&done), "replay rp_1 done: 3 delivered, 0 failed, of 3 dead letters");
         assert_eq!(problems(&done), None);
         // Requeued dead letters are no problem either.
-        let mut done = replay("done", 5, 3, 0);
-        (done["sent"], done["requeued"]) = (5.into(), 2.into());
+        let done = Replay { sent: 5, requeued: 2, ..replay("done", 5, 3, 0).replay };
         assert_eq!(
             status_line(&done),
             "replay rp_1 done: 3 delivered, 2 back on the events queue, 0 failed, of 5 dead letters"
@@ -229,7 +213,7 @@ mod tests {
     #[test]
     fn failures_come_with_a_list_command() {
         assert_eq!(
-            problems(&replay("done", 3, 2, 1)).unwrap(),
+            problems(&replay("done", 3, 2, 1).replay).unwrap(),
             "1 dead letter failed again. To list the new dead letters:\n  waypost dead-letters list --campaign 13010 \
              --label 'Welcome Message' --since 2026-11-22T03:00:00.123Z --state pending"
         );
@@ -237,27 +221,27 @@ mod tests {
 
     #[test]
     fn unsent_dead_letters_come_with_a_replay_command() {
-        let stopped = problems(&replay("stopped", 100, 5, 15)).unwrap();
+        let stopped = problems(&replay("stopped", 100, 5, 15).replay).unwrap();
         let (first, rest) = stopped.split_once('\n').unwrap();
         assert_eq!(first, "stopped by the failure ratio (0.5): 80 dead letters not sent are pending again");
         assert!(rest.starts_with("15 dead letters failed again"), "{rest}");
         let resend = "to send the others:\n  waypost dead-letters replay --campaign 13010 --label 'Welcome Message' \
                      --status 503 --until 2026-11-22T03:00:00.123Z --stop-on-failure-ratio 0.5";
         assert!(rest.ends_with(resend), "{rest}");
-        let mut all = replay("stopped", 100, 5, 15);
-        all["filter"] = json!({});
+        let with = |filter| Replay { filter: Some(filter), ..replay("stopped", 100, 5, 15).replay };
+        let all = with(LetterFilter::default());
         assert!(problems(&all).unwrap().contains("waypost dead-letters replay --until 2026-11-22T03:00:00.123Z"));
-        all["filter"] = json!({ "until": "2026-11-21T00:00:00.000Z" });
-        assert!(problems(&all).unwrap().contains("waypost dead-letters replay --until 2026-11-21T00:00:00.000Z"));
-        let mut cancelled = replay("cancelled", 100, 5, 0);
-        cancelled.as_object_mut().unwrap().remove("filter");
-        cancelled["ids"] = json!(["dl_1"]);
+        let until = waypost_core::timestamp::parse("2026-11-21T00:00:00.000Z").ok();
+        let earlier = with(LetterFilter { until, ..LetterFilter::default() });
+        assert!(problems(&earlier).unwrap().contains("waypost dead-letters replay --until 2026-11-21T00:00:00.000Z"));
+        let ids = Some(vec![DeadLetterId::new("dl_1")]);
+        let cancelled = Replay { filter: None, ids, ..replay("cancelled", 100, 5, 0).replay };
         assert_eq!(problems(&cancelled).unwrap(), "cancelled: 95 dead letters not sent are as they were before");
     }
 
     #[test]
     fn the_cancel_effect_counts_unsent_dead_letters() {
-        let running = replay("running", 1000, 450, 5);
+        let running = replay("running", 1000, 450, 5).replay;
         assert_eq!(
             cancel_effect(&running),
             "cancel replay rp_1, after which 545 dead letters that it has not sent are pending again"
@@ -267,19 +251,27 @@ mod tests {
     #[test]
     fn commands_depend_on_the_state() {
         assert_eq!(
-            commands(&replay("running", 1, 0, 0)),
+            commands(&replay("running", 1, 0, 0).replay),
             "  waypost replays follow rp_1\n  waypost replays pause rp_1\n  waypost replays cancel rp_1"
         );
-        assert!(commands(&replay("paused", 1, 0, 0)).starts_with("  waypost replays resume rp_1\n"));
-        assert_eq!(commands(&replay("done", 1, 1, 0)), "  waypost replays show rp_1");
+        assert!(commands(&replay("paused", 1, 0, 0).replay).starts_with("  waypost replays resume rp_1\n"));
+        assert_eq!(commands(&replay("done", 1, 1, 0).replay), "  waypost replays show rp_1");
     }
 
     #[test]
     fn the_selection_is_shown_as_arguments() {
-        assert_eq!(selection(&replay("done", 1, 1, 0)), "--campaign 13010 --label 'Welcome Message' --status 503");
-        assert_eq!(selection(&json!({ "filter": {} })), "--all");
-        assert_eq!(selection(&json!({ "ids": ["dl_1"] })), "dl_1");
-        assert_eq!(selection(&json!({ "ids": ["dl_1", "dl_2"] })), "2 dead letters by id");
-        assert_eq!(selection(&json!({ "idCount": 10_000 })), "10,000 dead letters by id");
+        let by_filter = replay("done", 1, 1, 0);
+        assert_eq!(selection(&by_filter), "--campaign 13010 --label 'Welcome Message' --status 503");
+        let all = Replay { filter: Some(LetterFilter::default()), ..by_filter.replay.clone() };
+        assert_eq!(selection(&ReplayResponse::with_all_ids(all)), "--all");
+        let by_ids = |ids: &[&str]| {
+            let ids = ids.iter().map(|id| DeadLetterId::new(*id)).collect();
+            ReplayResponse::with_all_ids(Replay { filter: None, ids: Some(ids), ..by_filter.replay.clone() })
+        };
+        assert_eq!(selection(&by_ids(&["dl_1"])), "dl_1");
+        assert_eq!(selection(&by_ids(&["dl_1", "dl_2"])), "2 dead letters by id");
+        let without_ids = Replay { filter: None, ..by_filter.replay.clone() };
+        let in_list = ReplayResponse { replay: without_ids, id_count: Some(10_000) };
+        assert_eq!(selection(&in_list), "10,000 dead letters by id");
     }
 }

@@ -2,14 +2,14 @@
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use serde_json::Value;
+use waypost_api::client::Answer;
+use waypost_api::replays::ReplayResponse;
 
-use super::labels::{number, selection};
-use crate::cli::client::{REPLAYS, Server};
+use super::labels::selection;
+use crate::cli::client::Server;
 use crate::cli::error::CliError;
-use crate::cli::paginate::Pages;
-use crate::cli::sanitize;
 use crate::cli::stdio::out;
+use crate::cli::{json_stream, sanitize};
 
 /// The width of a progress bar in characters.
 const BAR_WIDTH: u64 = 10;
@@ -30,14 +30,15 @@ pub(in crate::cli) struct List {
 
 impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let api = self.server.api()?;
-        let mut pages = Pages::new(&api, REPLAYS, Vec::new());
+        let client = self.server.client()?;
+        let mut pages = client.replays();
         let replays = pages.take(self.limit as usize).await?;
         if self.json {
-            out!("{}", Value::Array(replays));
+            out!("{}", json_stream::array(&replays)?);
         } else if replays.is_empty() {
             out!("No replays yet: `waypost dead-letters replay` creates one.");
         } else {
+            let replays = replays.iter().map(Answer::read).collect::<Result<Vec<_>, _>>()?;
             out!("{}", table(&replays));
             if pages.may_have_more() {
                 out!("\nThere may be more: --limit {}.", replays.len().saturating_mul(4));
@@ -47,21 +48,22 @@ impl List {
     }
 }
 
-fn table(replays: &[Value]) -> String {
+fn table(replays: &[ReplayResponse]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["CREATED", "BY", "STATE", "PROGRESS", "SENT", "OF", "FAILED", "WHICH", "ID"]);
-    for replay in replays {
+    for response in replays {
+        let replay = &response.replay;
         table.add_row([
-            sanitize::time(&replay["createdAt"]),
-            sanitize::field(&replay["createdBy"], 20),
-            sanitize::field(&replay["state"], 12),
-            bar(number(replay, "sent"), number(replay, "total")),
-            sanitize::count(&replay["sent"]),
-            sanitize::count(&replay["total"]),
-            sanitize::count(&replay["failed"]),
-            sanitize::line(&selection(replay), 60),
-            sanitize::field(&replay["id"], 64),
+            sanitize::time(&replay.created_at),
+            sanitize::text(&*replay.created_by, 20),
+            replay.state.as_str().to_owned(),
+            bar(replay.sent, replay.total),
+            sanitize::count(replay.sent),
+            sanitize::count(replay.total),
+            sanitize::count(replay.failed),
+            sanitize::line(&selection(response), 60),
+            sanitize::text(replay.id.as_str(), 64),
         ]);
     }
     for column in 4..7 {
@@ -83,15 +85,22 @@ fn bar(sent: u64, total: u64) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::labels::tests::response;
     use super::*;
 
     #[test]
     fn each_replay_is_a_row() {
         let replays = [
-            json!({ "id": "rp_2", "state": "running", "filter": { "campaignId": "13010" }, "total": 1000, "sent": 455,
-                "delivered": 450, "failed": 5, "createdAt": "2026-11-22T03:04:05.678Z", "createdBy": "ops", "endedAt": null }),
-            json!({ "id": "rp_1", "state": "done", "ids": ["dl_1"], "total": 1, "sent": 1, "delivered": 1, "failed": 0,
-                "createdAt": "2026-11-21T03:04:05.678Z", "createdBy": null, "endedAt": "2026-11-21T03:04:06.000Z" }),
+            response(
+                json!({ "id": "rp_2", "state": "running", "filter": { "campaignId": "13010" }, "config": "current",
+                "total": 1000, "sent": 455, "delivered": 450, "failed": 5, "createdAt": "2026-11-22T03:04:05.678Z",
+                "createdBy": "ops", "endedAt": null }),
+            ),
+            response(
+                json!({ "id": "rp_1", "state": "done", "ids": ["dl_1"], "config": "current", "total": 1, "sent": 1,
+                "delivered": 1, "failed": 0, "createdAt": "2026-11-21T03:04:05.678Z", "createdBy": "",
+                "endedAt": "2026-11-21T03:04:06.000Z" }),
+            ),
         ];
         let expected = "
  CREATED               BY   STATE    PROGRESS    SENT     OF  FAILED  WHICH             ID

@@ -100,6 +100,18 @@ impl LetterFilter {
         if violations.is_empty() { Ok(filter) } else { Err(violations) }
     }
 
+    /// The present fields with their texts. [`Self::read`] reads them again.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        // Serialization can't fail: all keys are strings.
+        let values = serde_json::to_value(self).unwrap_or_default();
+        let text = |name: &'static str| match &values[name] {
+            Value::String(text) => Some((name, text.clone())),
+            Value::Number(number) => Some((name, number.to_string())),
+            _ => None,
+        };
+        Self::FIELDS.into_iter().filter_map(text).collect()
+    }
+
     /// Adds the condition that letters are pending, if the filter has no state.
     #[must_use]
     pub fn or_pending(&self) -> Self {
@@ -224,6 +236,8 @@ mod tests {
         assert_eq!(serde_json::from_value::<LetterFilter>(written).expect("a filter"), filter);
         // All values of a query are strings.
         assert_eq!(read(&[("status", json!("503"))]).expect("a filter").status, Some(503));
+        let texts = filter.fields().into_iter().map(|(name, text)| (name.to_owned(), text.into()));
+        assert_eq!(LetterFilter::read(texts, ""), Ok(filter));
     }
 
     #[test]

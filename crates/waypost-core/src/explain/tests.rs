@@ -61,7 +61,7 @@ fn webhooks_that_fire_have_a_request() {
     assert_eq!(webhook.path, "$.sections[0].menu[3].webhook");
     assert_eq!(webhook.why, "fires: its menu entry matches by its keyword");
     let request = webhook.request.as_ref().expect("a request");
-    assert_eq!((request.method, request.url.as_str()), ("POST", "https://example.com/hooks/offers"));
+    assert_eq!((request.method.as_str(), request.url.as_str()), ("POST", "https://example.com/hooks/offers"));
     assert_eq!(request.headers["x-api-key"], MASK);
     assert!(request.body.ends_with(r#""option":"Offers","keyword":"4","source":"chatbot"}"#), "{}", request.body);
     let other = explanation.webhooks.iter().find(|other| !other.fires).expect("another");

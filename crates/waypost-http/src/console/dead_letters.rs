@@ -220,10 +220,10 @@ async fn load_letters(state: &ApiState, filter: &LetterFilter, cursor: Option<&s
         can_be_discarded: target_state == dead_letter::LetterState::Pending,
     });
     // If nothing is ticked, the same page of the list is shown again.
-    let mut list_fields = query::fields(filter);
+    let mut list_fields = filter.fields();
     list_fields.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
     let older = letters.next.map(|before_offset| {
-        let mut fields = query::fields(filter);
+        let mut fields = filter.fields();
         fields.push(("cursor", query::encode_cursor(before_offset, filter)));
         links::letter_list_with(&fields)
     });

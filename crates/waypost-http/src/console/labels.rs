@@ -4,7 +4,6 @@ use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::selection::Selection;
 
 use super::format::Count;
-use crate::dead_letters::query;
 
 /// `1 dead letter`, `1,234 dead letters`.
 pub(super) fn letter_count(count: u64) -> String {
@@ -25,7 +24,7 @@ pub(super) fn describe_ids(count: usize) -> String {
 
 /// `label Plans, status 503`, or `all pending` for a filter without conditions.
 pub(super) fn describe_filter(filter: &LetterFilter) -> String {
-    let fields = query::fields(filter);
+    let fields = filter.fields();
     if fields.is_empty() {
         return "all pending".to_owned();
     }

@@ -4,7 +4,6 @@ use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::ids::{DeadLetterId, ReplayId};
 
 use super::form::{percent_encode, with_query};
-use crate::dead_letters::query;
 
 pub(super) fn campaign(id: &str) -> String {
     format!("/campaigns/{}", percent_encode(id))
@@ -17,7 +16,7 @@ pub(super) fn dead_letter(id: &DeadLetterId) -> String {
 /// The list of the dead letters that match a filter. Without a query, the list shows only pending dead letters. An
 /// empty filter therefore becomes an empty `state`.
 pub(super) fn letter_list(filter: &LetterFilter) -> String {
-    let fields = query::fields(filter);
+    let fields = filter.fields();
     if fields.is_empty() { "/dead-letters?state=".to_owned() } else { letter_list_with(&fields) }
 }
 

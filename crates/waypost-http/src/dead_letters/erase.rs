@@ -3,8 +3,7 @@
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use waypost_api::dead_letters::erase::{EraseRequest, EraseResponse};
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::phone_number::PhoneNumber;
 use waypost_engine::dead_letters::erase::EraseMode;
@@ -15,38 +14,6 @@ use crate::audit::AuditDetail;
 use crate::extract::JsonBody;
 use crate::principal::Principal;
 use crate::problem::Problem;
-
-/// The parameters of an erasure.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "ErasureOrder")]
-pub(super) struct EraseRequest {
-    /// The person's phone number, as in events.
-    phone_number: String,
-    /// The `next` of the previous response. Or the `from` of a dry run, to skip dead letters written since then.
-    cursor: Option<String>,
-    /// Only count the dead letters, and change nothing.
-    #[serde(default)]
-    dry_run: bool,
-}
-
-/// The result of an erasure.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "Erasure")]
-pub(super) struct EraseResponse {
-    /// The number of dead letters examined.
-    looked_at: u64,
-    /// The number of dead letters about the person that were erased.
-    erased: u64,
-    /// The number of dead letters about the person that were not erased because they are being replayed. Send the
-    /// request again after the replay has ended.
-    replaying: u64,
-    /// Where the search began. Send it as `cursor` to search the same dead letters again, without newer ones.
-    from: String,
-    /// Send it as `cursor` to search the remaining dead letters. Null at the end.
-    next: Option<String>,
-}
 
 /// `POST /v1/dead-letters/erase`
 pub(super) async fn erase(

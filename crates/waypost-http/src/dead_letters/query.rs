@@ -7,11 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use sha2::{Digest as _, Sha256};
+use waypost_api::page::Limit;
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::violation::Violation;
 
-use crate::pagination::{INVALID_CURSOR, Limit};
-use crate::problem::Problem;
+use crate::problem::{INVALID_CURSOR, Problem};
 
 /// The query parameters of the list of dead letters.
 #[derive(JsonSchema)]
@@ -56,7 +56,7 @@ impl LetterQuery {
     }
 }
 
-/// Parses a filter from the fields of a query.
+/// Parses a filter from the fields of a query. [`LetterFilter::fields`] returns them again.
 pub(crate) fn filter(fields: impl IntoIterator<Item = (String, String)>) -> Result<LetterFilter, Vec<Violation>> {
     let fields = fields.into_iter().map(|(name, value)| match name.as_str() {
         "since" | "until" => (name, with_plus(value).into()),
@@ -64,18 +64,6 @@ pub(crate) fn filter(fields: impl IntoIterator<Item = (String, String)>) -> Resu
         _ => (name, value.into()),
     });
     LetterFilter::read(fields, "")
-}
-
-/// The fields of a query for a filter. [`filter`] parses them again.
-pub(crate) fn fields(filter: &LetterFilter) -> Vec<(&'static str, String)> {
-    // Serialization can't fail: all keys are strings.
-    let values = serde_json::to_value(filter).unwrap_or_default();
-    let text = |name: &'static str| match &values[name] {
-        serde_json::Value::String(text) => Some((name, text.clone())),
-        serde_json::Value::Number(number) => Some((name, number.to_string())),
-        _ => None,
-    };
-    LetterFilter::FIELDS.into_iter().filter_map(text).collect()
 }
 
 /// Restores the plus of a time's offset. An unencoded plus is a space in a query.

@@ -77,12 +77,12 @@ impl FilterForm {
     /// The URL of the same list for the last `ago`, such as `24h`.
     pub(super) fn since_href(&self, ago: &str) -> String {
         let filter = LetterFilter { since: None, until: None, ..self.filter.clone() };
-        links::letter_list_with(&[query::fields(&filter), vec![("since", ago.to_owned())]].concat())
+        links::letter_list_with(&[filter.fields(), vec![("since", ago.to_owned())]].concat())
     }
 
     /// The conditions except the state, which the tabs show.
     pub(super) fn conditions(&self) -> Vec<Condition> {
-        let fields = query::fields(&self.filter).into_iter().filter(|(name, _)| *name != "state");
+        let fields = self.filter.fields().into_iter().filter(|(name, _)| *name != "state");
         let condition =
             |(name, value)| Condition { without_href: links::letter_list(&without(&self.filter, name)), name, value };
         fields.map(condition).collect()
@@ -90,7 +90,7 @@ impl FilterForm {
 }
 
 fn without(filter: &LetterFilter, name: &str) -> LetterFilter {
-    let fields = query::fields(filter).into_iter().filter(|(field, _)| *field != name);
+    let fields = filter.fields().into_iter().filter(|(field, _)| *field != name);
     // A valid filter stays valid without one of its conditions.
     query::filter(fields.map(|(name, value)| (name.to_owned(), value))).unwrap_or_default()
 }

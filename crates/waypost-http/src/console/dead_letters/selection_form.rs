@@ -64,7 +64,7 @@ impl SelectionForm {
                 std::iter::once(("which", "ids".to_owned())).chain(ids).collect()
             }
             Selection::Filter(filter) => {
-                let mut fields = query::fields(filter);
+                let mut fields = filter.fields();
                 fields.push(("which", "filter".to_owned()));
                 fields
             }

@@ -137,7 +137,7 @@ fn outcome(replay: &Replay) -> Option<String> {
 
 /// Matches the dead letters that a replay has created for those that failed again.
 fn created_letters(replay: &Replay) -> LetterFilter {
-    let fields = query::fields(&replay.filter.clone().unwrap_or_default()).into_iter();
+    let fields = replay.filter.clone().unwrap_or_default().fields().into_iter();
     let fields = fields.filter(|(name, _)| LetterFilter::STABLE_FIELDS.contains(name));
     // A valid filter stays valid with fewer conditions.
     let filter = query::filter(fields.map(|(name, value)| (name.to_owned(), value))).unwrap_or_default();

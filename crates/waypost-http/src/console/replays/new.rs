@@ -96,7 +96,7 @@ struct Unsendable {
 struct SampleView {
     id: String,
     href: String,
-    method: &'static str,
+    method: String,
     url: String,
     headers: Vec<(String, String)>,
     body: String,

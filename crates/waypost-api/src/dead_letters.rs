@@ -1,26 +1,31 @@
-//! The responses of dead letters.
+//! Dead letters: in lists, and one with its history.
+
+pub mod discard;
+pub mod erase;
+pub mod summary;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use waypost_core::dead_letter::DeadLetter;
-use waypost_core::dead_letter::history::{LetterHistory, OperatorAction, ReplayAttempt};
+use waypost_core::dead_letter::history::{OperatorAction, ReplayAttempt};
 use waypost_core::request::RequestPreview;
-use waypost_engine::dead_letters::queries::LetterDetail;
+
+use crate::flattened::read_twice;
 
 /// A dead letter in a list. The webhook's configuration is omitted; `request` of a single dead letter shows the request
 /// sent.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "DeadLetter")]
-pub(super) struct LetterSummaryResponse {
+pub struct LetterSummaryResponse {
     #[serde(flatten)]
-    letter: DeadLetter,
+    pub letter: DeadLetter,
     #[serde(flatten)]
     #[schemars(skip)]
     null_fields: NullFields,
 }
 
 /// Fields that the record of a delivery omits. The response has them as null, or empty, if there was no attempt.
-#[derive(Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NullFields {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,30 +51,45 @@ impl From<DeadLetter> for LetterSummaryResponse {
     }
 }
 
-/// A dead letter and its history.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "DeadLetterDetail")]
-pub(super) struct LetterResponse {
-    #[serde(flatten)]
-    letter: LetterSummaryResponse,
-    /// The request of the last attempt. Values of custom headers are not stored.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<RequestPreview>,
-    /// Its replays, oldest first.
-    replays: Vec<ReplayAttempt>,
-    /// Who discarded it, when and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    discard: Option<OperatorAction>,
-    /// Who erased the person's data in it. It can't be sent again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    erased: Option<OperatorAction>,
+// A field that is null and a field that is absent mean the same.
+impl<'de> Deserialize<'de> for LetterSummaryResponse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        DeadLetter::deserialize(deserializer).map(Self::from)
+    }
 }
 
-impl From<LetterDetail> for LetterResponse {
-    fn from(LetterDetail { letter, history, last_request }: LetterDetail) -> Self {
-        let LetterHistory { replays, discard, erased, .. } = history;
-        Self { letter: letter.into(), request: last_request, replays, discard, erased }
+/// A dead letter and its history.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "DeadLetterDetail")]
+pub struct LetterResponse {
+    #[serde(flatten)]
+    pub summary: LetterSummaryResponse,
+    /// The request of the last attempt. Values of custom headers are not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestPreview>,
+    /// Its replays, oldest first.
+    pub replays: Vec<ReplayAttempt>,
+    /// Who discarded it, when and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discard: Option<OperatorAction>,
+    /// Who erased the person's data in it. It can't be sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased: Option<OperatorAction>,
+}
+
+impl<'de> Deserialize<'de> for LetterResponse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Own {
+            request: Option<RequestPreview>,
+            replays: Vec<ReplayAttempt>,
+            discard: Option<OperatorAction>,
+            erased: Option<OperatorAction>,
+        }
+        let (summary, Own { request, replays, discard, erased }) = read_twice(deserializer)?;
+        Ok(Self { summary, request, replays, discard, erased })
     }
 }
 
@@ -92,8 +112,9 @@ mod tests {
         let removed = DeadLetter { event: Some(event), ..unreadable.clone() };
         let delivery = DeadLetter { delivery_id: Some(DeliveryId::new("msg_1")), ..removed.clone() };
         let response = |letter: &DeadLetter| {
-            let detail = LetterDetail { letter: letter.clone(), history: LetterHistory::default(), last_request: None };
-            to_value(LetterResponse::from(detail)).expect("JSON")
+            let summary = letter.clone().into();
+            let detail = LetterResponse { summary, request: None, replays: Vec::new(), discard: None, erased: None };
+            to_value(detail).expect("JSON")
         };
         for name in ["status", "cause", "firstAttemptAt"] {
             assert_eq!(response(&delivery).get(name), Some(&Value::Null), "{name}");

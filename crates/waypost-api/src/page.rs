@@ -2,35 +2,30 @@
 
 use std::str::FromStr;
 
-use axum::Json;
-use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Maximum number of items of a page.
-const MAX_LIMIT: u16 = 1000;
-
-/// The problem of a cursor that is not from this list.
-pub(super) const INVALID_CURSOR: &str = "cursor: not a `next` of this list";
+pub const MAX_LIMIT: u16 = 1000;
 
 /// The query parameters of a list without a filter.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct PageParams {
+pub struct PageParams {
     /// Maximum number of items of the page.
     #[serde(default)]
-    pub(super) limit: Limit,
+    pub limit: Limit,
     /// `next` of the previous page.
-    pub(super) cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// Maximum number of items of a page.
 #[derive(Debug, Clone, Copy, JsonSchema, Serialize)]
 #[schemars(inline)]
-pub(super) struct Limit(#[schemars(range(min = 1, max = 1000))] u16);
+pub struct Limit(#[schemars(range(min = 1, max = 1000))] u16);
 
 impl Limit {
-    pub(super) fn get(self) -> usize {
+    pub fn get(self) -> usize {
         self.0.into()
     }
 }
@@ -57,27 +52,21 @@ impl<'de> Deserialize<'de> for Limit {
 }
 
 /// A page of a list.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "{T}List")]
-pub(super) struct Page<T> {
-    pub(super) items: Vec<T>,
+pub struct Page<T> {
+    pub items: Vec<T>,
     /// The `cursor` of the next page; null on the last page.
-    pub(super) next: Option<String>,
+    pub next: Option<String>,
 }
 
 impl<T> Page<T> {
     /// `items` has up to `limit + 1` items: the extra one shows that there is a next page. The cursor is made from the
     /// page's last item.
-    pub(super) fn new(mut items: Vec<T>, limit: Limit, cursor: impl Fn(&T) -> String) -> Self {
+    pub fn new(mut items: Vec<T>, limit: Limit, cursor: impl Fn(&T) -> String) -> Self {
         let has_more = items.len() > limit.get();
         items.truncate(limit.get());
         let next = items.last().filter(|_| has_more).map(cursor);
         Self { items, next }
-    }
-}
-
-impl<T: Serialize> IntoResponse for Page<T> {
-    fn into_response(self) -> Response {
-        Json(self).into_response()
     }
 }
