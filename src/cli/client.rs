@@ -10,10 +10,6 @@ use waypost_broker::tls;
 
 use super::error::CliError;
 
-/// The path segment of the dead letters.
-
-/// The path segment of the replays.
-
 #[derive(Args, Clone)]
 pub(super) struct Server {
     /// The worker's address
