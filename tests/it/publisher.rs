@@ -17,7 +17,7 @@ use waypost_broker::topology_status::TopologyStatus;
 
 use crate::stage::LONG;
 use crate::support::lossy_proxy::{Loss, LossyProxy};
-use crate::support::{Amqp, Broker, Cluster, Proxy, unique, until};
+use crate::support::{Amqp, Broker, Cluster, PATIENCE, Proxy, unique, until};
 
 fn publisher(url: &str, prefix: &str) -> Publisher {
     let dead_letter_retention = Duration::from_secs(3_600);
@@ -185,8 +185,7 @@ async fn who_has_stopped_waiting_is_not_published_for_again() {
     proxy.resume();
     assert_eq!(publisher.publish(to_queue(&queue, 2)).await, Ok(()));
     let amqp = Amqp::connect(&broker.url()).await;
-    until("the two messages", Duration::from_secs(5), async || (amqp.depth(&queue).await == Some(2)).then_some(()))
-        .await;
+    until("the two messages", PATIENCE, async || (amqp.depth(&queue).await == Some(2)).then_some(())).await;
 }
 
 /// RabbitMQ 3.10 goes on confirming what it drops of a channel that publishes to a stream and elsewhere, once the stream's

@@ -138,7 +138,7 @@ async fn a_large_replay_does_not_hold_up_fresh_events() {
     let fresh = |requests: &[Request]| requests.iter().filter(|request| request.path() == "/survey").count();
     for number in 0..20 {
         stage.publish(&chose(5, &format!("fresh-{number}"))).await;
-        stage.receiver.until_within(Duration::from_secs(2), |requests| fresh(requests) > number).await;
+        stage.receiver.until_within(Duration::from_secs(10), |requests| fresh(requests) > number).await;
     }
     let under_way = stage.waypost.replay(&replay).await;
     assert_eq!(under_way["state"], json!("running"), "it was over too soon to be in the way: {under_way:#}");

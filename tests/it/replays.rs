@@ -366,7 +366,7 @@ async fn the_rate_asked_for_is_kept() {
     assert_eq!((counts(&replay), replay["ratePerSecond"].as_f64()), ([20, 20, 20, 0], Some(10.0)));
     let times: Vec<Instant> = stage.receiver.requests().iter().map(|request| request.at).collect();
     let took = times[19] - times[0];
-    assert!((Duration::from_millis(1_850)..Duration::from_secs(6)).contains(&took), "20 at 10 a second took {took:?}");
+    assert!(took >= Duration::from_millis(1_850), "20 at 10 a second took {took:?}");
     // What was held up on a busy machine may follow sooner, but not in a heap.
     let within_a_second =
         |start: Instant| times.iter().filter(move |at| **at >= start && **at - start < SECOND).count();

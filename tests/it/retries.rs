@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, campaign, chose};
-use crate::support::{Answer, until};
+use crate::support::{Answer, PATIENCE, until};
 
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
@@ -20,7 +20,7 @@ async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
     assert!(requests.iter().all(|request| request.body == requests[0].body));
     for pair in requests.windows(2) {
         let wait = pair[1].at - pair[0].at;
-        assert!((Duration::from_millis(950)..Duration::from_secs(4)).contains(&wait), "waited {wait:?} instead of 1 s");
+        assert!(wait >= Duration::from_millis(950), "waited {wait:?} instead of 1 s");
     }
     stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     assert_eq!(stage.waypost.metric("waypost_retries_scheduled_total").await, 3.0);
@@ -37,7 +37,8 @@ async fn retry_after_is_a_longer_wait_and_no_early_one() {
     stage.publish(&chose(4, "e-1")).await;
     let requests = stage.receiver.until(|requests| requests.len() == 2).await;
     let wait = requests[1].at - requests[0].at;
-    assert!((Duration::from_millis(2_950)..Duration::from_secs(6)).contains(&wait), "waited {wait:?} instead of 3 s");
+    assert!(wait >= Duration::from_millis(2_950), "waited {wait:?} instead of 3 s");
+    assert_eq!(stage.waypost.metric("waypost_retries_scheduled_total").await, 1.0, "waits on several delay queues");
 }
 
 #[tokio::test]
@@ -148,10 +149,8 @@ async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
     stage.publish(&chose(4, "e-1")).await;
     stage.waypost.until_metric("waypost_retries_scheduled_total", 1.0).await;
     let rung = format!("{}.delay.4", stage.prefix);
-    until("the delivery on its rung", Duration::from_secs(5), async || {
-        (stage.amqp.depth(&rung).await == Some(1)).then_some(())
-    })
-    .await;
+    until("the delivery on its rung", PATIENCE, async || (stage.amqp.depth(&rung).await == Some(1)).then_some(()))
+        .await;
     stage.waypost.kill().await;
     stage.waypost.restart().await;
     let requests = stage.receiver.until(|requests| requests.len() == 2).await;

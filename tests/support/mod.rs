@@ -10,6 +10,7 @@ pub(crate) mod broker;
 pub(crate) mod browser;
 pub(crate) mod chaos;
 pub(crate) mod cluster;
+pub(crate) mod json;
 pub(crate) mod letters;
 pub(crate) mod lossy_proxy;
 pub(crate) mod network;

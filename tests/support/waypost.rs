@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method};
@@ -167,13 +168,16 @@ impl Waypost {
 
     /// Waits for its end, and tells how it ended.
     pub(crate) async fn wait(&self) -> ExitStatus {
-        match poll(PATIENCE, async || self.ended()).await {
-            Some(status) => {
-                *self.running() = None;
-                status
-            }
-            None => panic!("the product did not end"),
-        }
+        self.wait_for_exit_within(PATIENCE).await
+    }
+
+    /// Panics if the process runs after `deadline`.
+    pub(crate) async fn wait_for_exit_within(&self, deadline: Duration) -> ExitStatus {
+        let Some(status) = poll(deadline, async || self.ended()).await else {
+            panic!("the product did not end within {deadline:?}");
+        };
+        *self.running() = None;
+        status
     }
 
     /// Starts it again after its end, with the same store, port and environment, and waits until it is ready.

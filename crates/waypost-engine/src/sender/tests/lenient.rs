@@ -1,9 +1,14 @@
 //! Tests that the status of an unusual response counts.
 
+use std::time::Instant;
+
 use super::raw_receiver::{Act, RawReceiver};
 use super::*;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longer than a busy machine needs, and shorter than a response that is read until the timeout.
+const BEFORE_TIMEOUT: Duration = Duration::from_secs(15);
 
 async fn result_of(act: Act) -> SendResult {
     let receiver = RawReceiver::start(move |_| act.clone()).await;
@@ -72,7 +77,7 @@ async fn contradictory_lengths_do_not_change_the_status() {
         let started = Instant::now();
         let send_result = result_of(Act::answer(format!("HTTP/1.1 200 OK\r\n{headers}\r\n"))).await;
         assert_eq!(send_result.cause(), Cause::Ok, "{headers:?}: {send_result:?}");
-        assert!(started.elapsed() < Duration::from_secs(3), "{headers:?}: {:?}", started.elapsed());
+        assert!(started.elapsed() < BEFORE_TIMEOUT, "{headers:?}: {:?}", started.elapsed());
     }
 }
 
@@ -133,7 +138,7 @@ async fn a_status_counts_even_if_the_headers_are_cut_or_never_end() {
     let started = Instant::now();
     let send_result = result_of(Act::answer(format!("HTTP/1.1 503 Busy\r\nretry-after: 9\r\n{flood}"))).await;
     assert_eq!(send_result, SendResult::Response { status: 503, retry_after: Some("9".to_owned()), body: Vec::new() });
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < BEFORE_TIMEOUT, "{:?}", started.elapsed());
 }
 
 #[tokio::test]
