@@ -5,9 +5,9 @@ use std::path::Path;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::callers::{Guarded, problem};
-use crate::cli::Run;
-use crate::stage::{Stage, campaign, chose};
+use crate::auth_test_app::{AuthTestApp, assert_problem};
+use crate::cli::CliProcess;
+use crate::test_app::{TestApp, event_with_keyword, example_campaign};
 
 /// The webhooks of an explanation that have a request.
 fn with_request(explanation: &Value) -> Vec<&Value> {
@@ -16,9 +16,9 @@ fn with_request(explanation: &Value) -> Vec<&Value> {
 }
 
 #[tokio::test]
-async fn what_is_explained_is_what_is_sent() {
-    let stage = Stage::set("explain", &[]).await;
-    let event = chose(4, "explained");
+async fn explained_requests_match_sent_requests() {
+    let stage = TestApp::start("explain", &[]).await;
+    let event = event_with_keyword(4, "explained");
     let reply = stage.waypost.send(Method::POST, "/v1/explain", Some(&event)).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let explanation = reply.json();
@@ -38,7 +38,7 @@ async fn what_is_explained_is_what_is_sent() {
     assert!(stage.receiver.requests().is_empty(), "explaining has sent something");
 
     stage.publish(&event).await;
-    let sent = stage.receiver.until(|requests| !requests.is_empty()).await;
+    let sent = stage.receiver.wait_until(|requests| !requests.is_empty()).await;
     let request = &webhook["request"];
     assert_eq!(request["body"].as_str().expect("a body").as_bytes(), &sent[0].body[..]);
     assert_eq!(request["url"], stage.receiver.url("/offers"));
@@ -47,23 +47,23 @@ async fn what_is_explained_is_what_is_sent() {
 
 #[tokio::test]
 async fn headers_are_shown_to_an_editor_only() {
-    let guarded = Guarded::start("explain").await;
-    let mut whole = campaign(&guarded.receiver);
+    let guarded = AuthTestApp::start("explain").await;
+    let mut whole = example_campaign(&guarded.receiver);
     whole["sections"][0]["menu"][3]["webhook"]["headers"] = json!({ "X-Api-Key": "the-key" });
     guarded.put_campaign(&whole).await;
     for (role, key) in [("viewer", "********"), ("operator", "********"), ("editor", "the-key")] {
-        let reply = guarded.ask(role, Method::POST, "/v1/explain", Some(&chose(4, "e"))).await;
+        let reply = guarded.send_as(role, Method::POST, "/v1/explain", Some(&event_with_keyword(4, "e"))).await;
         assert_eq!(with_request(&reply.json())[0]["request"]["headers"]["x-api-key"], key, "{role}");
         assert!(role == "editor" || !reply.body.contains("the-key"), "{role}: {}", reply.body);
     }
-    let refused = guarded.ask("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;
-    let (_, paths) = problem(&refused, 422);
+    let refused = guarded.send_as("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;
+    let (_, paths) = assert_problem(&refused, 422);
     assert_eq!(paths, ["$.campaignId", "$.label", "$.phoneNumber", "$.date", "$.keyword"]);
 }
 
 #[tokio::test]
-async fn a_person_is_told_what_to_do() {
-    let stage = Stage::set("explain", &[]).await;
+async fn the_text_output_gives_advice() {
+    let stage = TestApp::start("explain", &[]).await;
     let cli = async |arguments: &[&str]| stage.waypost.cli(&[&["explain", "--phone", "1"], arguments].concat()).await;
 
     let printed =
@@ -97,13 +97,15 @@ async fn a_person_is_told_what_to_do() {
 
 #[tokio::test]
 async fn an_event_may_come_from_a_file() {
-    let stage = Stage::set("explain", &[]).await;
+    let stage = TestApp::start("explain", &[]).await;
     let server = stage.waypost.url("");
     let run = async |arguments: &[&str], input: &str| {
         let environment = [("WAYPOST_SERVER", server.as_str())];
-        Run::start(Path::new("."), &environment, &[&["explain"], arguments].concat(), input.as_bytes()).end().await
+        CliProcess::start(Path::new("."), &environment, &[&["explain"], arguments].concat(), input.as_bytes())
+            .wait_for_exit()
+            .await
     };
-    let event = format!("{:#}", chose(3, "e"));
+    let event = format!("{:#}", event_with_keyword(3, "e"));
     let printed = run(&["-", "--json"], &event).await;
     assert_eq!(printed.code, Some(0), "{printed:#?}");
     let explanation: Value = serde_json::from_str(&printed.stdout).expect("JSON");

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, chose};
 use crate::support::amqp::Message;
-use crate::support::{PATIENCE, until};
+use crate::support::{DEFAULT_TIMEOUT, wait_until};
+use crate::test_app::{TestApp, event_with_keyword};
 
 #[tokio::test]
-async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered() {
-    let stage = Stage::set("malformed", &[]).await;
-    let mut late = chose(3, "e");
+async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
+    let stage = TestApp::start("malformed", &[]).await;
+    let mut late = event_with_keyword(3, "e");
     late["date"] = "2024-06-18".into();
-    let mut typed = chose(3, "e");
+    let mut typed = event_with_keyword(3, "e");
     typed["label"] = json!(7);
     typed["keyword"] = json!({});
     typed.as_object_mut().expect("an object").remove("phoneNumber");
@@ -34,12 +34,12 @@ async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered(
     ];
     let messages: Vec<Message> = bodies.iter().map(|(body, _)| Message::raw(body.clone()).key("13010")).collect();
     stage.amqp.publish(&format!("{}.events", stage.prefix), messages).await;
-    stage.publish(&chose(3, "the-next")).await;
+    stage.publish(&event_with_keyword(3, "the-next")).await;
 
-    stage.receiver.until(|requests| requests.len() == 1).await;
+    stage.receiver.wait_until(|requests| requests.len() == 1).await;
     let letters = stage.dead_letters(bodies.len()).await;
     for (body, paths) in &bodies {
-        let letter = letters.iter().find(|letter| kept(letter) == *body);
+        let letter = letters.iter().find(|letter| kept_body(letter) == *body);
         let letter =
             letter.unwrap_or_else(|| panic!("no letter of {}", String::from_utf8_lossy(&body[..body.len().min(80)])));
         assert_eq!((&letter["reason"], &letter["state"]), (&json!("malformed"), &json!("pending")));
@@ -53,12 +53,12 @@ async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered(
             .any(|letter| { letter["errors"][0]["message"].as_str().is_some_and(|text| text.contains("RFC 3339")) })
     );
     let count = bodies.len() as f64;
-    stage.waypost.until_metric("waypost_events_total{result=\"malformed\"}", count).await;
+    stage.waypost.wait_for_metric("waypost_events_total{result=\"malformed\"}", count).await;
     assert_eq!(stage.waypost.metric("waypost_dead_letters_total{reason=\"malformed\"}").await, count);
 }
 
 /// The body a letter keeps.
-fn kept(letter: &Value) -> Vec<u8> {
+fn kept_body(letter: &Value) -> Vec<u8> {
     use base64::Engine as _;
     match (letter["body"].as_str(), letter["bodyBase64"].as_str()) {
         (Some(text), None) => text.as_bytes().to_vec(),
@@ -68,8 +68,8 @@ fn kept(letter: &Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn equal_bodies_are_letters_of_their_own() {
-    let stage = Stage::set("malformed", &[]).await;
+async fn equal_malformed_bodies_have_a_letter_each() {
+    let stage = TestApp::start("malformed", &[]).await;
     let messages: Vec<Message> = (0..3).map(|_| Message::raw("no event")).collect();
     stage.amqp.publish(&format!("{}.events", stage.prefix), messages).await;
     let letters = stage.dead_letters(3).await;
@@ -78,17 +78,18 @@ async fn equal_bodies_are_letters_of_their_own() {
 }
 
 #[tokio::test]
-async fn what_is_given_out_too_often_reaches_the_dead_letters_as_it_is() {
-    let stage = Stage::set("malformed", &[]).await;
+async fn a_poison_message_is_dead_lettered_unchanged() {
+    let stage = TestApp::start("malformed", &[]).await;
     stage.waypost.terminate();
-    assert!(stage.waypost.wait().await.success());
+    assert!(stage.waypost.wait_for_exit().await.success());
     // In the place of a worker that dies of this event each time.
     let (queue, stream) = (format!("{}.events", stage.prefix), format!("{}.dead-letters", stage.prefix));
-    let event = chose(3, "poison");
+    let event = event_with_keyword(3, "poison");
     stage.publish(&event).await;
     let dead = stage.amqp.read_stream(&stream, |records| !records.is_empty());
-    let records = stage.amqp.give_back_until(&queue, dead).await;
+    let records = stage.amqp.requeue_until(&queue, dead).await;
     assert_eq!(records[0].json(), event, "the body as it was published");
     assert_eq!(records[0].header("x-first-death-reason").as_deref(), Some("delivery_limit"));
-    until("an empty queue", PATIENCE, async || (stage.amqp.depth(&queue).await == Some(0)).then_some(())).await;
+    wait_until("an empty queue", DEFAULT_TIMEOUT, async || (stage.amqp.depth(&queue).await == Some(0)).then_some(()))
+        .await;
 }

@@ -13,13 +13,13 @@ use tempfile::TempDir;
 
 use super::network::Host;
 use super::unique::free_port;
-use super::until::{PATIENCE, until};
+use super::wait::{DEFAULT_TIMEOUT, wait_until};
 
 /// Runs the version that the variable `RABBITMQ` names, and says which.
 pub(crate) const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node");
 
 /// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
-const ENDS_WITHIN: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What makes a node one of a cluster.
 #[derive(Debug, Clone)]
@@ -56,17 +56,17 @@ impl Broker {
     /// ([`unique`](super::unique())), and leaves the node as a whole alone.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        blocking(|| SHARED.get_or_init(|| Self::new_started(&[]))).await
+        run_blocking(|| SHARED.get_or_init(|| Self::start_new(&[]))).await
     }
 
     /// A node of the test's own, to be killed, stopped, blocked and started again.
     pub(crate) async fn private() -> Self {
-        blocking(|| Self::new_started(&[])).await
+        run_blocking(|| Self::start_new(&[])).await
     }
 
     /// The same with plugins.
     pub(crate) async fn private_with(plugins: &'static [&'static str]) -> Self {
-        blocking(|| Self::new_started(plugins)).await
+        run_blocking(|| Self::start_new(plugins)).await
     }
 
     /// The same with these lines in its `rabbitmq.conf`; `config` is given a port for it.
@@ -75,9 +75,9 @@ impl Broker {
         let start = move || {
             let temporary = temporary_folder();
             std::fs::write(temporary.path().join("rabbitmq.conf"), config(port)).expect("written");
-            Self::started(temporary, free_port(), &[], None)
+            Self::start_in(temporary, free_port(), &[], None)
         };
-        (blocking(start).await, port)
+        (run_blocking(start).await, port)
     }
 
     /// A node of the test's own with plugins; `prepare` writes its settings into its folder and is given a port for them.
@@ -89,9 +89,9 @@ impl Broker {
         let start = move || {
             let temporary = temporary_folder();
             prepare(temporary.path(), port);
-            Self::started(temporary, free_port(), plugins, None)
+            Self::start_in(temporary, free_port(), plugins, None)
         };
-        (blocking(start).await, port)
+        (run_blocking(start).await, port)
     }
 
     /// A node of the test's own with the management API, and that API's address.
@@ -113,16 +113,16 @@ impl Broker {
         let start = move || {
             let temporary = temporary_folder();
             prepare(temporary.path());
-            Self::started(temporary, port, &[], Some(membership))
+            Self::start_in(temporary, port, &[], Some(membership))
         };
-        blocking(start).await
+        run_blocking(start).await
     }
 
-    fn new_started(plugins: &'static [&'static str]) -> Self {
-        Self::started(temporary_folder(), free_port(), plugins, None)
+    fn start_new(plugins: &'static [&'static str]) -> Self {
+        Self::start_in(temporary_folder(), free_port(), plugins, None)
     }
 
-    fn started(
+    fn start_in(
         temporary: TempDir,
         port: u16,
         plugins: &'static [&'static str],
@@ -161,9 +161,12 @@ impl Broker {
     pub(crate) async fn kill(&self) {
         // RabbitMQ answers a declaration about a second before the new queue is in its register on disk (3.10.8, ra 2.2.0).
         // Killed in between, it comes back with the queue there and all its confirmed messages lost: not our promise.
-        until("the register of quorum queues", PATIENCE, async || self.all_queues_registered().then_some(())).await;
-        signal("-KILL", &self.pid());
-        self.ended().await;
+        wait_until("the register of quorum queues", DEFAULT_TIMEOUT, async || {
+            self.all_queues_registered().then_some(())
+        })
+        .await;
+        send_signal("-KILL", &self.pid());
+        self.wait_for_exit().await;
     }
 
     /// What the node has logged since its first start. Erlang does not keep to UTF-8 there.
@@ -172,14 +175,14 @@ impl Broker {
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Has the node stand still (SIGSTOP), until [`thaw`](Self::thaw).
-    pub(crate) fn freeze(&self) {
-        signal("-STOP", &self.pid());
+    /// Has the node stand still (SIGSTOP), until [`resume`](Self::thaw).
+    pub(crate) fn suspend(&self) {
+        send_signal("-STOP", &self.pid());
     }
 
-    /// Has the node go on after [`freeze`](Self::freeze).
-    pub(crate) fn thaw(&self) {
-        signal("-CONT", &self.pid());
+    /// Has the node go on after [`suspend`](Self::freeze).
+    pub(crate) fn resume(&self) {
+        send_signal("-CONT", &self.pid());
     }
 
     /// The id of the Erlang VM's process.
@@ -190,8 +193,8 @@ impl Broker {
     /// Stops the node in an orderly way, and waits until it is gone.
     pub(crate) async fn stop(&self) {
         let pid = self.script.lock().expect("the script's handle").as_ref().expect("a running node").id();
-        signal("-TERM", &pid.to_string());
-        self.ended().await;
+        send_signal("-TERM", &pid.to_string());
+        self.wait_for_exit().await;
     }
 
     /// Starts the node again after [`kill`](Self::kill) or [`stop`](Self::stop), with its data and on its port.
@@ -199,7 +202,7 @@ impl Broker {
         assert!(self.script.lock().expect("the script's handle").is_none(), "the node is running");
         let (folder, port, plugins, membership) =
             (self.folder.clone(), self.port, self.plugins, self.membership.clone());
-        let script = blocking(move || run_script(&folder, port, plugins, membership.as_ref())).await;
+        let script = run_blocking(move || run_script(&folder, port, plugins, membership.as_ref())).await;
         *self.script.lock().expect("the script's handle") = Some(script);
     }
 
@@ -212,7 +215,7 @@ impl Broker {
     pub(crate) async fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.folder.join("rabbitmqctl"));
         command.arg("--silent").args(arguments).stdin(Stdio::null());
-        let output = blocking(move || command.output()).await.expect("rabbitmqctl runs");
+        let output = run_blocking(move || command.output()).await.expect("rabbitmqctl runs");
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -248,8 +251,8 @@ impl Broker {
         })
     }
 
-    async fn ended(&self) {
-        until("the end of the node", ENDS_WITHIN, async || {
+    async fn wait_for_exit(&self) {
+        wait_until("the end of the node", STOP_TIMEOUT, async || {
             let mut script = self.script.lock().expect("the script's handle");
             let status = script.as_mut().expect("a running node").try_wait().expect("the script's status");
             status.map(|_| *script = None)
@@ -306,13 +309,13 @@ fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<&Me
 }
 
 /// Sends a signal by process id. The crate forbids unsafe code, and with it the system call.
-pub(super) fn signal(signal: &str, pid: &str) {
+pub(super) fn send_signal(signal: &str, pid: &str) {
     let status = Command::new("kill").args([signal, pid]).status().expect("kill runs");
     assert!(status.success(), "kill {signal} {pid}: {status}");
 }
 
 /// Runs what blocks without blocking the test's runtime.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failure) => std::panic::resume_unwind(failure.into_panic()),

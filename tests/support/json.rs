@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use serde_json::Value;
 
-use super::letters::text;
+use super::dead_letters::text_field;
 
 /// The section of a campaign with this label.
 #[track_caller]
@@ -60,7 +60,7 @@ pub(crate) fn webhook_mut<'a>(campaign: &'a mut Value, label: &str, keyword: imp
 /// The id that the worker assigned to a webhook.
 #[track_caller]
 pub(crate) fn webhook_id<'a>(campaign: &'a Value, label: &str, keyword: impl Into<Option<u32>>) -> &'a str {
-    text(webhook(campaign, label, keyword), "id")
+    text_field(webhook(campaign, label, keyword), "id")
 }
 
 /// The only item; panics with all items if there are none or several.

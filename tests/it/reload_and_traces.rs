@@ -1,0 +1,178 @@
+//! A worker as it runs: settings that are read again, spans that are exported, failures that are blamed on somebody.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+use serde_json::{Map, Value};
+
+use super::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword};
+use crate::support::amqp::Message;
+use crate::support::{Answer, Receiver, wait_until};
+
+/// Writes the settings file of a stage's worker, and has it read.
+fn reload(stage: &TestApp, settings: &str) {
+    std::fs::write(settings_file(stage), settings).expect("a file in the folder");
+    stage.waypost.reload();
+}
+
+fn settings_file(stage: &TestApp) -> PathBuf {
+    stage.waypost.store_path().parent().expect("the worker's folder").join("waypost.toml")
+}
+
+/// At SIGHUP what can change is taken over, what cannot is refused by name, and faulty settings change nothing.
+#[tokio::test]
+async fn settings_are_reloaded() {
+    let stage = TestApp::start("running", &[]).await;
+    stage.receiver.reply("/offers", Answer::status(500));
+    reload(&stage, "[retry]\nmaxAttempts = 1\n[log]\nlevel = 'debug'\n[broker]\nprefetch = 7\n");
+    let line = stage.waypost.wait_for_log_line("settings reloaded").await;
+    assert!(line.contains("retry.maxAttempts: 12 → 1") && line.contains("log.level: info → debug"), "{line}");
+    let line = stage.waypost.wait_for_log_line("settings changes need a restart").await;
+    assert!(line.contains("broker.prefetch: 1000 → 7") && !line.contains("retry"), "{line}");
+    stage.publish(&event_with_keyword(4, "reloaded")).await;
+    let letter = &stage.dead_letters(1).await[0];
+    assert_eq!((&letter["reason"], letter["attempts"].as_array().map(Vec::len)), (&"exhausted".into(), Some(1)));
+    stage.waypost.wait_for_log_line("event resolved").await;
+
+    reload(&stage, "[retry]\nmaxAttempts = 0\njiter = 1\n");
+    let line = stage.waypost.wait_for_log_line("settings not reloaded").await;
+    assert!(line.contains("retry.maxAttempts") && line.contains("retry.jiter"), "{line}");
+    stage.publish(&event_with_keyword(4, "not-reloaded")).await;
+    assert_eq!(stage.dead_letters(2).await[1]["attempts"].as_array().map(Vec::len), Some(1));
+
+    std::fs::remove_file(settings_file(&stage)).expect("the file");
+    stage.waypost.reload();
+    let line = stage.waypost.wait_for_log_line("waypost.toml: cannot be read").await;
+    assert!(line.contains("settings not reloaded"), "{line}");
+}
+
+/// Limits of endpoints hold from SIGHUP on.
+#[tokio::test]
+async fn endpoint_limits_are_reloaded() {
+    let stage = TestApp::start("running", &[]).await;
+    reload(&stage, "[endpoint]\nmaxConcurrency = 2\n");
+    stage.waypost.wait_for_log_line("endpoint.maxConcurrency: 64 → 2").await;
+    stage.receiver.reply("/offers", Answer::never());
+    for number in 0..20 {
+        stage.publish(&event_with_keyword(4, &format!("limited-{number}"))).await;
+    }
+    stage.waypost.wait_for_metric("waypost_deliveries_parked_total{reason=\"concurrency\"}", 18.0).await;
+    assert_eq!(stage.receiver.requests().len(), 2);
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00f067aa0ba902b7";
+
+fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn spans(collector: &Receiver) -> Vec<Span> {
+    let requests = collector.requests();
+    let exports = requests.iter().filter(|request| request.path() == "/v1/traces");
+    let exports = exports.map(|request| ExportTraceServiceRequest::decode(request.body.clone()).expect("OTLP"));
+    let resources = exports.flat_map(|export| export.resource_spans);
+    resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
+}
+
+/// The trace of a publisher goes on through the stages of a delivery, over its wait for a retry, to the receiver.
+#[tokio::test]
+async fn a_trace_is_continued_to_the_receiver() {
+    let collector = Receiver::start();
+    let stage = TestApp::start("running", &[("WAYPOST_TELEMETRY__OTLP_ENDPOINT", &collector.url(""))]).await;
+    stage.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    let traceparent = format!("00-{TRACE}-{PARENT}-01");
+    let event = Message::event(&event_with_keyword(4, "traced")).header("traceparent", &traceparent);
+    stage.amqp.publish(&format!("{}.events", stage.prefix), [event]).await;
+    let requests = stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() >= 2).await;
+    assert!(requests.iter().all(|request| request.header("traceparent") == Some(&*traceparent)), "{requests:?}");
+    let line = stage.waypost.wait_for_log_line("attempt failed").await;
+    assert!(line.contains(TRACE) && line.contains("receiver_5xx"), "{line}");
+
+    let spans = wait_until("the spans at the collector", SLOW_TIMEOUT, async || {
+        let spans = spans(&collector);
+        (spans.iter().filter(|span| span.name == "attempt").count() >= 2).then_some(spans)
+    })
+    .await;
+    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE), "{spans:#?}");
+    let by_id: BTreeMap<String, &Span> = spans.iter().map(|span| (hex(&span.span_id), span)).collect();
+    let parent = |span: &Span| by_id.get(&hex(&span.parent_span_id)).map(|parent| parent.name.clone());
+    let of = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    for outermost in [of("event")[0], of("retry")[0]] {
+        assert_eq!(hex(&outermost.parent_span_id), PARENT, "{outermost:#?}");
+    }
+    let parents: Vec<_> = of("attempt").into_iter().map(parent).collect();
+    assert!(parents.contains(&Some("event".to_owned())) && parents.contains(&Some("retry".to_owned())), "{parents:?}");
+    for (stage, parent_name) in [("publish", "event"), ("resolve", "event"), ("connect", "attempt")] {
+        assert_eq!(parent(of(stage)[0]).as_deref(), Some(parent_name), "{stage}: {spans:#?}");
+    }
+    let told = format!("{spans:?}");
+    assert!(told.contains("IntValue(503)"), "a status is a number: {told}");
+    assert!(!told.contains("+15550001") && !told.contains("/offers"), "a span tells too much: {told}");
+}
+
+/// Each line about an event or a delivery has the fields that docs/LOGGING.md names, and none of what is never in the log.
+#[tokio::test]
+async fn log_fields_match_the_documentation() {
+    let settings = [("WAYPOST_LOG__LEVEL", "debug"), ("WAYPOST_RETRY__MAX_ATTEMPTS", "1")];
+    let stage = TestApp::start("running", &settings).await;
+    stage.receiver.reply("/offers", Answer::status(500));
+    let events = format!("{}.events", stage.prefix);
+    let mut unreadable = event_with_keyword(4, "unreadable");
+    unreadable["date"] = "yesterday".into();
+    let traceparent = format!("00-{TRACE}-{PARENT}-01");
+    let messages = [event_with_keyword(4, "fails"), event_with_keyword(3, "works"), unreadable];
+    let messages = messages.iter().map(|event| Message::event(event).header("traceparent", &traceparent));
+    stage.amqp.publish(&events, messages).await;
+
+    let page = include_str!("../../docs/LOGGING.md");
+    let common = ["delivery", "event", "trace", "campaign", "label", "webhook", "endpoint"];
+    for (message, without) in [
+        ("event resolved", &["delivery", "webhook", "endpoint"][..]),
+        ("delivered", &[]),
+        ("attempt failed", &[]),
+        ("dead", &["endpoint"]),
+        ("malformed message dead-lettered", &common[..]),
+    ] {
+        let line = stage.waypost.wait_for_log_line(&format!("\"message\":\"{message}\"")).await;
+        let line: Map<String, Value> = serde_json::from_str(&line).expect("a line is a JSON object");
+        assert!(page.contains(&format!("| `{message}` |")), "docs/LOGGING.md has no row of {message:?}");
+        for field in line.keys() {
+            assert!(page.contains(&format!("`{field}`")), "docs/LOGGING.md does not know {field} of {line:?}");
+        }
+        for field in common.iter().filter(|field| !without.contains(field)) {
+            assert!(message == "dead" || line.contains_key(*field), "{field} is missing in {line:?}");
+        }
+        assert_eq!(line["target"], "waypost::deliveries", "{line:?}");
+    }
+    let told = stage.waypost.log_lines().join("\n");
+    assert!(
+        !told.contains("+15550001") && !told.contains("/offers") && !told.contains("yesterday"),
+        "the log tells too much: {told}"
+    );
+}
+
+/// Each failure is counted by what it is to be blamed on, and the parts of attempts are timed.
+#[tokio::test]
+async fn log_lines_name_who_caused_a_failure() {
+    let stage = TestApp::start("running", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "1")]).await;
+    stage.receiver.reply("/offers", Answer::status(500));
+    stage.receiver.reply("/survey", Answer::status(404));
+    stage.receiver.reply("/agent", Answer::reset());
+    for keyword in [3, 4, 5] {
+        stage.publish(&event_with_keyword(keyword, &format!("blamed-{keyword}"))).await;
+    }
+    stage.dead_letters(3).await;
+    for blame in ["receiver_5xx", "receiver_4xx", "receiver_reset"] {
+        stage.waypost.wait_for_metric(&format!("waypost_attempt_failures_total{{blame=\"{blame}\"}}"), 1.0).await;
+    }
+    for stage_of in ["connect", "first_byte"] {
+        let name = format!("waypost_attempt_stage_duration_seconds_count{{stage=\"{stage_of}\"}}");
+        stage.waypost.wait_for_metric(&name, 1.0).await;
+    }
+    let quiet = "waypost_attempt_failures_total{blame=\"timeout_answering\"}";
+    assert_eq!(stage.waypost.metric(quiet).await, 0.0);
+}
