@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::support::dead_letters::text_field;
+use crate::support::json::newest;
 use crate::support::{Amqp, Answer, Broker, Receiver, Waypost};
 
 const PREFIX: &str = "waypost";
@@ -44,8 +46,8 @@ impl ScreenshotSetup {
         waypost.wait_for_letter_count("state=pending", 9).await;
         let replay = waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
         waypost.wait_for_replay(&replay, "done").await;
-        let letters = waypost.get("/v1/dead-letters?state=pending&reason=exhausted&limit=1").await.json();
-        let letter = letters["items"][0]["id"].as_str().expect("a dead letter").to_owned();
+        let letters = waypost.letters("state=pending&reason=exhausted").await;
+        let letter = text_field(newest(&letters), "id").to_owned();
         Self { waypost, letter, replay, _receiver: receiver, _broker: broker }
     }
 

@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::auth_test_app::{AuthTestApp, ROLES, assert_problem};
+use crate::support::json::{only_of, webhook_id, webhook_mut};
 use crate::support::waypost::Reply;
 use crate::support::{Broker, DEFAULT_TIMEOUT, Waypost, unique, wait_until};
 use crate::test_app::{event_with_keyword, example_campaign};
@@ -28,6 +29,12 @@ impl Operation {
     }
 }
 
+/// The least role that an operation takes.
+fn role_of(operation: &Value) -> &str {
+    let requirement = only_of(&operation["security"]);
+    only_of(&requirement["token"]).as_str().unwrap_or_else(|| panic!("no role: {operation:#}"))
+}
+
 impl Document {
     pub(crate) async fn of(guarded: &AuthTestApp) -> Self {
         let reply = guarded.get_as("viewer", "/v1/openapi.json").await;
@@ -41,7 +48,7 @@ impl Document {
             methods.as_object().expect("methods").iter().map(move |(method, operation)| Operation {
                 method: method.to_uppercase().parse().expect("a method"),
                 template: path.clone(),
-                role: operation["security"][0]["token"][0].as_str().expect("a role").to_owned(),
+                role: role_of(operation).to_owned(),
                 id: operation["operationId"].as_str().expect("an id").to_owned(),
             })
         });
@@ -142,8 +149,8 @@ async fn responses_match_the_openapi_document() {
         reply
     };
     let mut whole = example_campaign(&guarded.receiver);
-    whole["sections"][0]["menu"][3]["webhook"]["retry"] = json!({ "initialDelay": "90s", "maxAge": "2h", "multiplier": 1.5, "permanentStatuses": [404], "maxAttempts": 3 });
-    whole["sections"][0]["menu"][3]["webhook"]["rateLimit"] = json!(0.5);
+    webhook_mut(&mut whole, "Welcome Message", 4)["retry"] = json!({ "initialDelay": "90s", "maxAge": "2h", "multiplier": 1.5, "permanentStatuses": [404], "maxAttempts": 3 });
+    webhook_mut(&mut whole, "Welcome Message", 4)["rateLimit"] = json!(0.5);
     let path = "/v1/campaigns/13010";
     check("putCampaign", 201, guarded.put_campaign(&whole).await);
     let put = check("putCampaign", 200, guarded.put_campaign(&whole).await).json();
@@ -163,7 +170,7 @@ async fn responses_match_the_openapi_document() {
         event[changed] = "none".into();
         check("explainEvent", 200, guarded.send_as("viewer", Method::POST, "/v1/explain", Some(&event)).await);
     }
-    let id = put["sections"][0]["menu"][3]["webhook"]["id"].as_str().expect("an id");
+    let id = webhook_id(&put, "Welcome Message", 4);
     let webhook = format!("/v1/webhooks/{id}");
     let got = check("getWebhook", 200, guarded.get_as("editor", &webhook).await);
     check("putWebhook", 200, guarded.send_as("editor", Method::PUT, &webhook, Some(&got.json())).await);
@@ -182,7 +189,7 @@ async fn responses_match_the_openapi_document() {
 async fn invalid_input_is_refused_with_its_path() {
     let guarded = AuthTestApp::start("api").await;
     let put = guarded.put_campaign(&example_campaign(&guarded.receiver)).await.json();
-    let id = put["sections"][2]["webhook"]["id"].as_str().expect("an id").to_owned();
+    let id = webhook_id(&put, "Offers", None).to_owned();
     for (query, words) in [
         ("limt=1", &["unknown parameter `limt`", "`limit`"][..]),
         ("limit=0", &["limit", "from 1 to 1000"]),
@@ -251,7 +258,7 @@ fn audited(guarded: &AuthTestApp) -> Vec<Value> {
 async fn every_write_request_is_audited() {
     let guarded = AuthTestApp::start("api").await;
     let put = guarded.put_campaign(&example_campaign(&guarded.receiver)).await.json();
-    let id = put["sections"][2]["webhook"]["id"].as_str().expect("an id").to_owned();
+    let id = webhook_id(&put, "Offers", None).to_owned();
     let campaign_path = "/v1/campaigns/13010";
     let webhook = format!("/v1/webhooks/{id}");
     let ask =

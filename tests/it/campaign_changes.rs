@@ -8,6 +8,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use crate::support::amqp::Record;
+use crate::support::json::{find_by, items_of, section_mut, webhook, webhook_id, webhook_mut};
 use crate::support::waypost::Reply;
 use crate::support::{Amqp, Broker, DEFAULT_TIMEOUT, Message, Receiver, Waypost, unique, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, bearer_token, token_settings};
@@ -90,9 +91,7 @@ fn etag(reply: &Reply) -> &str {
 
 /// The ids of all webhooks of [`campaign`].
 fn webhook_ids(document: &Value) -> Vec<String> {
-    let section = &document["sections"][0];
-    let webhooks = [&section["webhook"], &section["menu"][0]["webhook"], &section["menu"][1]["webhook"]];
-    webhooks.iter().map(|webhook| webhook["id"].as_str().expect("a webhook's id").to_owned()).collect()
+    [None, Some(1), Some(2)].map(|keyword| webhook_id(document, "Ask", keyword).to_owned()).to_vec()
 }
 
 /// Checks a problem document, and gives back the paths of its faults.
@@ -148,7 +147,7 @@ async fn a_campaign_is_created_read_replaced_and_deleted() {
     assert_ne!(etag(&again), etag(&created));
     // As it is after an edit, and in another order.
     let mut edited = campaign("13010", "https://example.com/elsewhere");
-    edited["sections"][0]["menu"].as_array_mut().expect("a menu").swap(0, 1);
+    section_mut(&mut edited, "Ask")["menu"].as_array_mut().expect("a menu").swap(0, 1);
     let edited = waypost.send(Method::PUT, path, Some(&edited)).await;
     assert_eq!(edited.status, 200);
     assert_eq!(webhook_ids(&edited.json()), [&ids[0], &ids[2], &ids[1]].map(String::clone));
@@ -199,7 +198,7 @@ async fn campaigns_are_listed_in_pages() {
 
     let all = waypost.get("/v1/campaigns?limit=5").await.json();
     assert_eq!((all["items"].as_array().map(Vec::len), &all["next"]), (Some(5), &Value::Null));
-    let item = &all["items"][0];
+    let item = find_by(items_of(&all["items"]), "id", "a");
     assert_eq!((&item["name"], &item["sections"], &item["webhooks"]), (&json!("A campaign"), &json!(1), &json!(3)));
     assert_eq!(etag(&waypost.get("/v1/campaigns/a").await), format!("\"{}\"", item["version"]));
     for wrong in ["limit=0", "limit=-1", "limit=many", "limit=1001", "page=2"] {
@@ -331,7 +330,7 @@ async fn plain_http_is_refused_unless_the_settings_allow_it() {
     let settings = [("WAYPOST_EGRESS__ALLOW_HTTP", "false")];
     let waypost = Waypost::start_with(&Broker::shared().await.url(), &unique("configuration"), &settings).await;
     let mut document = some_campaign("c");
-    document["sections"][0]["menu"][1]["webhook"]["url"] = "http://example.com/hook".into();
+    webhook_mut(&mut document, "Ask", 2)["url"] = "http://example.com/hook".into();
     let refused = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&document)).await;
     assert_eq!(assert_problem(&refused, 422), BTreeSet::from(["$.sections[0].menu[1].webhook.url".to_owned()]));
     assert!(refused.body.contains("egress.allowHttp"), "{}", refused.body);
@@ -345,7 +344,7 @@ async fn a_webhook_belongs_to_one_campaign() {
     let id = webhook_ids(&owner.json())[1].clone();
     wait_for_version(&b, "/v1/campaigns/owner", Some(etag(&owner))).await;
     let mut thief = some_campaign("thief");
-    thief["sections"][0]["menu"][1]["webhook"]["id"] = id.into();
+    webhook_mut(&mut thief, "Ask", 2)["id"] = id.into();
     for waypost in [&a, &b] {
         let refused = waypost.send(Method::PUT, "/v1/campaigns/thief", Some(&thief)).await;
         assert_eq!(assert_problem(&refused, 422), BTreeSet::from(["$.sections[0].menu[1].webhook.id".to_owned()]));
@@ -356,7 +355,7 @@ async fn a_webhook_belongs_to_one_campaign() {
     // Claimed at once through two workers that do not know of each other yet, it is given to one.
     let claims = (0..10).map(|number| {
         let mut claim = some_campaign(&format!("claim-{number}"));
-        claim["sections"][0]["webhook"]["id"] = "wh_claimed".into();
+        webhook_mut(&mut claim, "Ask", None)["id"] = "wh_claimed".into();
         let waypost = if number % 2 == 0 { &a } else { &b };
         async move { waypost.send(Method::PUT, &campaign_path(&claim), Some(&claim)).await }
     });
@@ -655,15 +654,15 @@ async fn only_an_editor_is_shown_headers_and_secrets() {
             assert!(!reply.body.contains(hidden), "{role} is shown {hidden}: {}", reply.body);
         }
         let masked = reply.json();
-        for webhook in ["/sections/0/webhook", "/sections/0/menu/0/webhook"] {
-            let (masked, full) = (masked.pointer(webhook).expect("a webhook"), full.json().pointer(webhook).cloned());
-            let full = full.expect("a webhook");
+        for keyword in [None, Some(1)] {
+            let full = full.json();
+            let (masked, full) = (webhook(&masked, "Ask", keyword), webhook(&full, "Ask", keyword));
             // That there are some, and what they are called, is no secret.
             assert!(masked["headers"]["X-Api-Key"].is_string() && masked["headers"]["Authorization"].is_string());
             assert!(masked["secret"].is_string(), "{masked:#}");
             assert_eq!((&masked["id"], &masked["url"]), (&full["id"], &full["url"]));
         }
-        assert!(masked["sections"][0]["menu"][1]["webhook"].get("secret").is_none(), "{masked:#}");
+        assert!(webhook(&masked, "Ask", 2).get("secret").is_none(), "{masked:#}");
     }
     // No line of the log shows them either.
     let shown =

@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::support::json::{only, section_mut, webhook_mut};
 use crate::support::{Amqp, Answer, Broker, DEFAULT_TIMEOUT, Message, Receiver, Waypost, unique, wait_until};
 use crate::test_app::SLOW_TIMEOUT;
 
@@ -105,7 +106,7 @@ fn assert_view_not_rebuilt(waypost: &Waypost) {
 /// Changes a large campaign until the stream has lost the record at `offset`.
 async fn trim_campaigns_stream(waypost: &Waypost, amqp: &Amqp, prefix: &str, offset: u64) {
     let mut filler = campaign("filler", "https://example.com/hook");
-    filler["sections"][0]["message"] = "x".repeat(SEGMENT_BYTES / 4).into();
+    section_mut(&mut filler, "Ask")["message"] = "x".repeat(SEGMENT_BYTES / 4).into();
     wait_until("a stream that has lost its first records", SLOW_TIMEOUT, async || {
         waypost.put_campaign(&filler).await;
         let records = amqp.read_stream(&campaigns_stream(prefix), |records| !records.is_empty()).await;
@@ -229,7 +230,8 @@ async fn ready_and_new(broker: &Broker, prefix: &str) -> (Waypost, Waypost, Amqp
     let url = broker.url();
     let (ready, amqp) = (Waypost::start(&url, prefix).await, Amqp::connect(&url).await);
     ready.put_campaign(&campaign("c", "https://example.com/c")).await;
-    trim_campaigns_stream(&ready, &amqp, prefix, campaigns(&ready).await[0].1).await;
+    let (_, version) = only(&campaigns(&ready).await).clone();
+    trim_campaigns_stream(&ready, &amqp, prefix, version).await;
     broker.ctl(&["clear_policy", "small"]).await;
     let new = launch(&url, prefix).await;
     wait_until_held(&new).await;
@@ -463,7 +465,7 @@ async fn secrets_stay_encrypted_in_what_is_restored() {
     let key = [("WAYPOST_SECRET_KEY", KEY)];
     let (old, amqp) = (Waypost::start_with(&url, &prefix, &key).await, Amqp::connect(&url).await);
     let mut document = campaign("c", "https://example.com/hook");
-    document["sections"][0]["webhook"]["headers"] = json!({ "X-Api-Key": "the-value-in-the-clear" });
+    webhook_mut(&mut document, "Ask", None)["headers"] = json!({ "X-Api-Key": "the-value-in-the-clear" });
     let put = old.put_campaign(&document).await;
     amqp.delete_queue(&campaigns_stream(&prefix)).await;
     wait_until_held(&old).await;

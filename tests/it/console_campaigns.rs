@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::test_app::{TestApp, event_with_keyword, sha256_hex, token_settings};
 use crate::support::browser::{Browser, Key, button, checkbox, choice, field, link, region, row, summary};
+use crate::support::json::{self, entry, entry_mut, find_by, items_of, only_of, section, section_mut};
 use crate::support::receiver::Request;
 use crate::support::{Answer, Broker, DEFAULT_TIMEOUT, Receiver, Waypost, unique, wait_until};
 
@@ -113,14 +114,14 @@ async fn the_example_campaign_can_be_built_by_keyboard() {
     amqp.publish_events(&prefix, &events).await;
     let requests = receiver.wait_until(|requests| requests.len() >= 3).await;
     let of = |path: &str| -> Vec<&Request> { requests.iter().filter(|request| request.path() == path).collect() };
-    let bodies = ["/agent", "/offers", "/survey"].map(|path| {
+    let [agent, offers, survey] = ["/agent", "/offers", "/survey"].map(|path| {
         let requests = of(path);
         assert_eq!(requests.len(), 1, "{path}");
         requests[0].json()
     });
-    assert!(bodies[0].get("option").is_none() && bodies[0].get("keyword").is_none(), "{}", bodies[0]);
-    assert_eq!((&bodies[1]["option"], &bodies[1]["keyword"]), (&json!("Offers"), &json!(4)));
-    assert_eq!((&bodies[2]["option"], &bodies[2]["keyword"]), (&json!("Survey"), &json!(5)));
+    assert!(agent.get("option").is_none() && agent.get("keyword").is_none(), "{agent}");
+    assert_eq!((&offers["option"], &offers["keyword"]), (&json!("Offers"), &json!(4)));
+    assert_eq!((&survey["option"], &survey["keyword"]), (&json!("Survey"), &json!(5)));
     waypost.wait_for_metric("waypost_events_total{result=\"no_webhook\"}", 2.0).await;
 
     browser.click(&link("Flow")).await;
@@ -230,7 +231,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
     browser.press(Key::Enter).await;
     browser.wait_for_text("Saved: Welcome Message, entry 4").await;
     let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
-    let webhook = &stored["sections"][0]["menu"][3]["webhook"];
+    let webhook = json::webhook(&stored, "Welcome Message", 4);
     assert_eq!(webhook["body"].to_string(), r#"{"source":"web","n":1.50}"#);
     assert_eq!(webhook["headers"], json!({ "X-Api-Key": "s3cret" }));
 }
@@ -239,7 +240,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
 #[tokio::test]
 async fn an_edit_conflict_shows_the_other_change() {
     let mut tokens: Value = serde_json::from_str(&token_settings()).expect("JSON");
-    let mut second = tokens[2].clone();
+    let mut second = find_by(items_of(&tokens), "role", "editor").clone();
     (second["name"], second["sha256"]) = (json!("second"), json!(sha256_hex("token-of-a-second-editor")));
     tokens.as_array_mut().expect("tokens").push(second);
     let stage = TestApp::start("console", &[("WAYPOST_HTTP__TOKENS", &tokens.to_string())]).await;
@@ -247,7 +248,7 @@ async fn an_edit_conflict_shows_the_other_change() {
     log_in(&browser, "editor", "/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.wait_for(&button("Save")).await;
     let mut campaign = stage.waypost.get("/v1/campaigns/13010").await.json();
-    campaign["sections"][1]["message"] = json!("Three plans");
+    section_mut(&mut campaign, "Plans")["message"] = json!("Three plans");
     stage.waypost.put_campaign(&campaign).await;
     browser.type_into(&field("Menu Text"), "Offers of the day").await;
     browser.click(&button("Save")).await;
@@ -256,11 +257,11 @@ async fn an_edit_conflict_shows_the_other_change() {
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.wait_for(&button("Save")).await;
     let mut campaign = stage.waypost.get("/v1/campaigns/13010").await.json();
-    assert_eq!(campaign["sections"][1]["message"], "Three plans");
-    campaign["sections"][0]["menu"][3]["option"] = json!("Best offers");
+    assert_eq!(section(&campaign, "Plans")["message"], "Three plans");
+    entry_mut(&mut campaign, "Welcome Message", 4)["option"] = json!("Best offers");
     stage.waypost.put_campaign(&campaign).await;
     // Somebody else changes another place after that: it was not they.
-    campaign["sections"][1]["message"] = json!("Four plans");
+    section_mut(&mut campaign, "Plans")["message"] = json!("Four plans");
     let path = "/v1/campaigns/13010";
     let put = stage.waypost.send_as(Some("Bearer token-of-a-second-editor"), Method::PUT, path, Some(&campaign)).await;
     assert_eq!(put.status, 200, "{put:?}");
@@ -276,7 +277,7 @@ async fn an_edit_conflict_shows_the_other_change() {
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Welcome Message, entry 4").await;
     let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
-    assert_eq!(stored["sections"][0]["menu"][3]["option"], "My offers");
+    assert_eq!(entry(&stored, "Welcome Message", 4)["option"], "My offers");
 }
 
 /// Entries, sections and the campaign are deleted after a question; what would break something is refused with the reason.
@@ -302,7 +303,7 @@ async fn sections_and_entries_are_renamed_and_deleted() {
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Prices").await;
     let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
-    assert_eq!(stored["sections"][0]["menu"][0]["redirect"]["to"], "Prices", "redirects follow");
+    assert_eq!(entry(&stored, "Welcome Message", 1)["redirect"]["to"], "Prices", "redirects follow");
 
     browser.click(&summary("Rename")).await;
     browser.type_into(&field("Name"), "Memberships").await;
@@ -329,25 +330,25 @@ async fn a_signing_secret_is_created_and_rotated() {
     browser.click(&button("Generate a new secret")).await;
     let webhook = wait_until("the secret that was replaced", DEFAULT_TIMEOUT, async || {
         let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
-        let webhook = stored["sections"][0]["menu"][3]["webhook"].clone();
+        let webhook = json::webhook(&stored, "Welcome Message", 4).clone();
         webhook["previousSecrets"].is_array().then_some(webhook)
     })
     .await;
-    assert_eq!(webhook["previousSecrets"][0]["secret"], first.as_str());
+    assert_eq!(only_of(&webhook["previousSecrets"])["secret"], first.as_str());
     // What the form does not show is not lost by saving it.
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.type_into(&field("Menu Text"), "Signed offers").await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved:").await;
-    let saved = stage.waypost.get("/v1/campaigns/13010").await.json()["sections"][0]["menu"][3]["webhook"].clone();
-    assert_eq!(saved, webhook);
+    let saved = stage.waypost.get("/v1/campaigns/13010").await.json();
+    assert_eq!(json::webhook(&saved, "Welcome Message", 4), &webhook);
 }
 
 /// Nothing that was typed is lost by changing one's mind about where a choice leads.
 #[tokio::test]
 async fn switching_redirect_types_keeps_the_input() {
     let stage = TestApp::start("console", &[]).await;
-    let before = stage.waypost.get("/v1/campaigns/13010").await.json()["sections"][0]["menu"][3].clone();
+    let before = stage.waypost.get("/v1/campaigns/13010").await.json();
     let browser = Browser::start(&stage.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.choose(&choice("Redirect Type"), "Webhook").await;
@@ -361,8 +362,8 @@ async fn switching_redirect_types_keeps_the_input() {
     browser.wait_for(&field("URL")).await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Welcome Message, entry 4").await;
-    let after = stage.waypost.get("/v1/campaigns/13010").await.json()["sections"][0]["menu"][3].clone();
-    assert_eq!(after, before);
+    let after = stage.waypost.get("/v1/campaigns/13010").await.json();
+    assert_eq!(entry(&after, "Welcome Message", 4), entry(&before, "Welcome Message", 4));
 }
 
 /// The webhooks of sections are edited as those of menu entries are: one that is the redirect, and one under none.
@@ -381,8 +382,8 @@ async fn the_webhooks_of_sections_are_edited() {
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Welcome Message").await;
     let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
-    assert_eq!(stored["sections"][2]["webhook"]["url"], stage.receiver.url("/renamed"));
-    assert_eq!(stored["sections"][0]["webhook"]["url"], stage.receiver.url("/every"));
+    assert_eq!(json::webhook(&stored, "Offers", None)["url"], stage.receiver.url("/renamed"));
+    assert_eq!(json::webhook(&stored, "Welcome Message", None)["url"], stage.receiver.url("/every"));
     browser.resize(360).await;
     browser
         .wait_for(
@@ -402,8 +403,8 @@ async fn refused_input_stays_in_the_form() {
     browser.open("/campaigns/13010/edit?label=Plans").await;
     browser.type_into(&field("Message"), "Many words").await;
     let mut campaign = stage.waypost.get("/v1/campaigns/13010").await.json();
-    campaign["sections"][1]["label"] = json!("Prices");
-    campaign["sections"][0]["menu"][0]["redirect"]["to"] = json!("Prices");
+    section_mut(&mut campaign, "Plans")["label"] = json!("Prices");
+    entry_mut(&mut campaign, "Welcome Message", 1)["redirect"]["to"] = json!("Prices");
     stage.waypost.put_campaign(&campaign).await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("This place was deleted or renamed").await;

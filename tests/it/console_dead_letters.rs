@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::support::browser::{
     Browser, Key, Locator, button, checkbox, choice, field, heading, link, radio, region, row, summary,
 };
-use crate::support::dead_letters::text_field;
+use crate::support::dead_letters::{ids, text_field};
+use crate::support::json::{newest, webhook_mut};
 use crate::support::unique::free_port;
 use crate::support::{Answer, Waypost, unique, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, example_campaign};
@@ -39,7 +40,7 @@ fn tab(state: &str) -> Locator {
 async fn create_exhausted_letter(stage: &TestApp, event: &str) {
     let before = stage.waypost.count_letters("status=503").await;
     let mut campaign = example_campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][3]["webhook"]["retry"] = json!({ "maxAttempts": 3 });
+    webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 3 });
     stage.waypost.put_campaign(&campaign).await;
     stage.receiver.reply("/offers", Answer::status(503).body("the database is down"));
     stage.publish(&event_with_keyword(4, event)).await;
@@ -173,7 +174,7 @@ async fn dead_letters_are_listed_in_pages() {
 async fn a_letter_shows_request_and_answer() {
     let (stage, browser) = start_logged_in("operator").await;
     create_exhausted_letter(&stage, "e-1").await;
-    let id = text_field(&stage.waypost.letters("").await[0], "id").to_owned();
+    let id = text_field(newest(&stage.waypost.letters("").await), "id").to_owned();
     browser.open("/dead-letters").await;
     browser.click(&link("503 Service Unavailable")).await;
     browser.wait_for_path(&format!("/dead-letters/{id}")).await;
@@ -259,7 +260,7 @@ async fn letters_are_replayed_after_a_preview() {
     browser.wait_for(&row("30 of 30")).await;
     browser.assert_page_quality().await;
     stage.waypost.wait_for_state_counts(&[("replayed", 30)]).await;
-    let letter = text_field(&stage.waypost.letters("").await[0], "id").to_owned();
+    let letter = text_field(newest(&stage.waypost.letters("").await), "id").to_owned();
     browser.open(&format!("/dead-letters/{letter}")).await;
     browser.wait_for(&row("delivered")).await;
     browser.click(&link("rp_").with_partial_name()).await;
@@ -328,7 +329,7 @@ async fn current_and_original_configuration_show_different_requests() {
     let (stage, browser) = start_logged_in("editor").await;
     stage.create_dead_letters(3, 2).await;
     let mut campaign = example_campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][2]["webhook"]["enabled"] = Value::Bool(false);
+    webhook_mut(&mut campaign, "Welcome Message", 3)["enabled"] = Value::Bool(false);
     stage.waypost.put_campaign(&campaign).await;
     browser.open("/dead-letters").await;
     browser.click(&checkbox("Tick all on this page")).await;
@@ -350,8 +351,9 @@ async fn current_and_original_configuration_show_different_requests() {
 async fn letters_are_discarded_by_selection_filter_and_singly() {
     let (stage, browser) = start_logged_in("operator").await;
     stage.create_dead_letters(4, 6).await;
-    let letters = stage.waypost.letters("").await;
-    let tick = |index: usize| checkbox(&format!("Tick {}", text_field(&letters[index], "id")));
+    let letters = ids(&stage.waypost.letters("").await);
+    let [first, second, third, ..] = &letters[..] else { panic!("not six letters: {letters:?}") };
+    let tick = |id: &str| checkbox(&format!("Tick {id}"));
     browser.open("/dead-letters").await;
 
     // Nothing ticked is nothing done.
@@ -359,8 +361,8 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
     browser.wait_for_text("No dead letter is ticked").await;
     browser.assert_page_quality().await;
 
-    browser.click(&tick(0)).await;
-    browser.click(&tick(1)).await;
+    browser.click(&tick(first)).await;
+    browser.click(&tick(second)).await;
     browser.click(&button("Discard ticked")).await;
     browser.wait_for(&heading("Discard 2 dead letters?")).await;
     browser.assert_page_quality().await;
@@ -373,12 +375,12 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
     browser.assert_page_quality().await;
     stage.waypost.wait_for_state_counts(&[("pending", 4), ("discarded", 2)]).await;
 
-    browser.open(&format!("/dead-letters/{}", text_field(&letters[2], "id"))).await;
+    browser.open(&format!("/dead-letters/{third}")).await;
     browser.click(&button("Discard")).await;
     browser.type_into(&field("Reason"), "the same").await;
     browser.click(&button("Discard 1 dead letter")).await;
     browser.wait_for_text("Discarded 1 dead letter.").await;
-    browser.open(&format!("/dead-letters/{}", text_field(&letters[2], "id"))).await;
+    browser.open(&format!("/dead-letters/{third}")).await;
     browser.wait_for_text("by operator: the same").await;
     browser.wait_until_gone(&button("Discard")).await;
     browser.assert_page_quality().await;
@@ -401,7 +403,7 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
 async fn a_viewer_cannot_change_dead_letters() {
     let (stage, browser) = start_logged_in("viewer").await;
     stage.create_dead_letters(4, 2).await;
-    let id = text_field(&stage.waypost.letters("").await[0], "id").to_owned();
+    let id = text_field(newest(&stage.waypost.letters("").await), "id").to_owned();
     // Two, of which the second has to wait: there is something to pause.
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 0.01 });
     let replay = stage.waypost.create_replay(&order).await;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::console_campaigns::log_in;
 use crate::support::browser::{Key, button, field, heading, link, row, summary};
+use crate::support::json::webhook_mut;
 use crate::support::{Answer, Broker, Browser, Receiver, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword, example_campaign};
 
@@ -199,7 +200,7 @@ async fn an_event_is_explained() {
 async fn a_viewer_sees_everything_except_secrets() {
     let stage = TestApp::start_with_tokens("overview").await;
     let mut whole = example_campaign(&stage.receiver);
-    whole["sections"][0]["menu"][3]["webhook"]["headers"] = json!({ "X-Api-Key": "the-key" });
+    webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
     stage.waypost.put_campaign(&whole).await;
     for (role, key) in [("viewer", "********"), ("editor", "the-key")] {
         let mut browser = Browser::start(&stage.waypost.url("")).await;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::operations::rules;
+use crate::support::json::items_of;
 use crate::support::tools::{project_root, read_project_file, tool_command};
 use crate::support::unique::free_port;
 use crate::support::{Answer, unique, wait_until};
@@ -72,8 +73,14 @@ impl Prometheus {
         let answer: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(answer["status"], "success", "{query}\n{answer:#}");
         let series = answer["data"]["result"].as_array().expect("series").iter();
-        series.map(|one| one["value"][1].as_str().and_then(|value| value.parse().ok()).expect("a number")).collect()
+        series.map(sample_value).collect()
     }
+}
+
+/// The value of a series, which Prometheus returns as a pair of time and text.
+fn sample_value(series: &Value) -> f64 {
+    let [_, value] = items_of(&series["value"]) else { panic!("not a sample: {series:#}") };
+    value.as_str().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("not a number: {series:#}"))
 }
 
 impl Drop for Prometheus {

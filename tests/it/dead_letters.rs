@@ -6,6 +6,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::support::dead_letters::{header_value, ids, text_field};
+use crate::support::json::{first_attempt, only, remove_entry, section_mut, webhook_mut};
 use crate::support::receiver::Request;
 use crate::support::{Answer, Message};
 use crate::test_app::{TestApp, event_with_keyword, example_campaign};
@@ -13,10 +14,10 @@ use crate::test_app::{TestApp, event_with_keyword, example_campaign};
 /// Deliveries that end in every way there is, each of an event that is called by the reason.
 async fn create_letter_of_each_reason(stage: &TestApp) -> Vec<Value> {
     let mut campaign = example_campaign(&stage.receiver);
-    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
-    menu[3]["webhook"]["retry"] = json!({ "maxAttempts": 2 });
+    webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2 });
     // Long enough for the second configuration to be there before the retry.
-    menu[4]["webhook"]["retry"] = json!({ "initialDelay": "5s" });
+    webhook_mut(&mut campaign, "Welcome Message", 5)["retry"] = json!({ "initialDelay": "5s" });
+    let menu = section_mut(&mut campaign, "Welcome Message")["menu"].as_array_mut().expect("a menu");
     for (keyword, url) in [(6, stage.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
         let webhook = json!({ "url": url, "retry": { "initialDelay": "5s" } });
         menu.push(json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": webhook }));
@@ -33,9 +34,8 @@ async fn create_letter_of_each_reason(stage: &TestApp) -> Vec<Value> {
     }
     let tried = |path: &str, requests: &[Request]| requests.iter().any(|request| request.path() == path);
     stage.receiver.wait_until(|requests| tried("/survey", requests) && tried("/deleted", requests)).await;
-    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
-    menu[4]["webhook"]["enabled"] = json!(false);
-    menu.remove(5);
+    webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
+    remove_entry(&mut campaign, "Welcome Message", 6);
     stage.put_campaign_allowed_earlier(&campaign).await;
     stage.waypost.wait_for_letters("", chosen.len()).await
 }
@@ -89,7 +89,7 @@ async fn a_dead_letter_has_all_details_for_each_reason() {
             ("url", json!(url)),
             ("status", status.clone()),
             ("cause", json!(cause)),
-            ("firstAttemptAt", letter["attempts"][0]["at"].clone()),
+            ("firstAttemptAt", first_attempt(&letter)["at"].clone()),
             ("replays", json!([])),
         ];
         for (field, value) in fields {
@@ -240,8 +240,9 @@ async fn letters_contain_no_header_values_and_secrets() {
             (Some("********"), Some("********"))
         );
     }
-    let again = &stage.waypost.wait_for_letters("status=500", 1).await[0];
-    assert_eq!(again["attempts"][0]["answer"], "bad key: ********, ******** and ********", "{again:#}");
+    let again = stage.waypost.wait_for_letters("status=500", 1).await;
+    let again = only(&again);
+    assert_eq!(first_attempt(again)["answer"], "bad key: ********, ******** and ********", "{again:#}");
     let told = |line: &String| hidden.iter().any(|hidden| line.contains(hidden));
     assert_eq!(stage.waypost.log_lines().iter().find(|line| told(line)), None);
 }

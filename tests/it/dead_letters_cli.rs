@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use crate::cli::CliProcess;
 use crate::support::amqp::Message;
+use crate::support::dead_letters::text_field;
+use crate::support::json::{newest, only};
 use crate::support::waypost::CommandOutput;
 use crate::support::{Answer, DEFAULT_TIMEOUT, Receiver, wait_until};
 use crate::test_app::{TestApp, events_with_keyword};
@@ -89,7 +91,7 @@ async fn dead_letters_are_listed_counted_and_exported() {
     }
     let all = parse_items(&run_ok(&stage, &["dead-letters", "list", "--json"]).await);
     assert_eq!(all.len(), 4);
-    assert_eq!(all[0]["reason"], "malformed", "the latest is not the first: {all:#?}");
+    assert_eq!(newest(&all)["reason"], "malformed", "the latest is not the first: {all:#?}");
 
     let two = run_ok(&stage, &["dead-letters", "list", "--limit", "2", "--reason", "gone"]).await;
     assert!(two.contains("2 dead letters; there may be more: --limit"), "{two}");
@@ -224,11 +226,12 @@ async fn a_failed_replay_exits_with_an_error_and_advice() {
         assert!(before.contains(letter["replayOf"].as_str().expect("a letter before")), "{letter:#}");
     }
     // The page of the old one leads to the new one.
-    let page = run_ok(&stage, &["dead-letters", "show", new[0]["replayOf"].as_str().expect("an id")]).await;
-    assert!(page.contains(&format!("dead again, as {}", new[0]["id"].as_str().expect("an id"))), "{page}");
+    let letter = newest(&new);
+    let page = run_ok(&stage, &["dead-letters", "show", text_field(letter, "replayOf")]).await;
+    let id = text_field(letter, "id");
+    assert!(page.contains(&format!("dead again, as {id}")), "{page}");
 
     // Its end as JSON, by id, for a script.
-    let id = new[0]["id"].as_str().expect("an id");
     let printed = run_failing(&stage, &["dead-letters", "replay", id, "--json"], "1 dead letter failed again").await;
     assert_eq!(parse_json(&printed.stdout)["failed"], 1);
 }
@@ -281,7 +284,8 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     assert!(run_ok(&stage, &["replays", "pause", &id]).await.contains(&format!("replay {id} paused: ")));
     run_failing(&stage, &["replays", "pause", &id], "error: ").await;
     let listed = parse_items(&run_ok(&stage, &["replays", "list", "--json"]).await);
-    assert_eq!((&listed[0]["id"], &listed[0]["state"]), (&Value::from(id.as_str()), &Value::from("paused")));
+    let listed = only(&listed);
+    assert_eq!((&listed["id"], &listed["state"]), (&Value::from(id.as_str()), &Value::from("paused")));
     let page = run_ok(&stage, &["replays", "show", &id]).await;
     for text in ["paused", "--campaign 13010", "at most 0.2 a second", &format!("waypost replays resume {id}")] {
         assert!(page.contains(text), "no {text}: {page}");
@@ -324,7 +328,7 @@ async fn a_failing_replay_stops_itself() {
 async fn discarded_letters_show_the_reason() {
     let stage = start_with_dead_letters(3).await;
     let letters = parse_items(&run_ok(&stage, &["dead-letters", "list", "--json"]).await);
-    let id = letters[0]["id"].as_str().expect("an id");
+    let id = text_field(newest(&letters), "id");
     let discard = ["dead-letters", "discard", id, "--because", "a test"];
     let printed = stage.waypost.cli(&discard).await;
     assert_eq!((printed.code, printed.stdout.as_str()), (Some(2), ""), "{printed:#?}");

@@ -8,6 +8,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 use waypost_broker::names::Names;
 
+use crate::support::dead_letters::text_field;
+use crate::support::json::{items_of, only_of};
 use crate::support::tools::{
     all_output, parse_yaml, project_root, read_project_file, run, run_successfully, tool_command,
 };
@@ -201,7 +203,7 @@ fn deployments_run_the_version_of_this_source_as_the_user_of_the_image() {
     for overlay in OVERLAYS {
         let objects = rendered(overlay);
         let pod = &object_of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
-        let image = pod["containers"][0]["image"].as_str().expect("an image");
+        let image = text_field(only_of(&pod["containers"]), "image");
         assert!(image.ends_with(&format!("waypost:{version}")), "{overlay}: {image}");
         let context = &pod["securityContext"];
         assert_eq!(format!("{}:{}", context["runAsUser"], context["runAsGroup"]), user, "{overlay}");
@@ -261,6 +263,12 @@ fn object_of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
 }
 
+/// The first destination of the first rule for outgoing connections: the DNS service of the cluster.
+fn dns_peer(policy: &Value) -> &Value {
+    let rule = items_of(&policy["spec"]["egress"]).first().unwrap_or_else(|| panic!("no rules: {policy:#}"));
+    items_of(&rule["to"]).first().unwrap_or_else(|| panic!("no destinations: {policy:#}"))
+}
+
 /// Kinds that Kubernetes does not bring, and whose schemas it can't have: `tests/fixtures/custom-resources` has what of them is used.
 fn is_custom(object: &Value) -> bool {
     let version = object["apiVersion"].as_str().unwrap_or_default();
@@ -307,7 +315,7 @@ fn pods_have_settings_the_program_knows_and_time_to_stop() {
     for overlay in OVERLAYS {
         let objects = rendered(overlay);
         let pod = &object_of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
-        let container = &pod["containers"][0];
+        let container = only_of(&pod["containers"]);
         let file = folder.path().join("waypost.toml");
         std::fs::write(&file, object_of_kind(&objects, "ConfigMap")["data"]["waypost.toml"].as_str().expect("text"))
             .expect("written");
@@ -358,7 +366,8 @@ fn selectors_match_pods_and_triggers_match_queues() {
     let job = monitor["spec"]["jobLabel"].as_str().expect("a label");
     assert_eq!(service[job], "waypost");
     // Of other pods, only the labels that are theirs.
-    let dns = &object_of_kind(&objects, "NetworkPolicy")["spec"]["egress"][0]["to"][0]["podSelector"]["matchLabels"];
+    let dns = dns_peer(object_of_kind(&objects, "NetworkPolicy"));
+    let dns = &dns["podSelector"]["matchLabels"];
     assert_eq!(*dns, json!({ "k8s-app": "kube-dns" }));
     let names = Names::new("waypost");
     let triggers = object_of_kind(&objects, "ScaledObject")["spec"]["triggers"].as_array().expect("triggers").clone();

@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::json::{only, webhook_id, webhook_mut};
 use crate::support::waypost::Reply;
 use crate::support::{Amqp, Broker, Receiver, Waypost, unique, wait_until};
 use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT};
@@ -49,14 +50,14 @@ async fn a_forbidden_url_is_refused_at_configuration() {
     }
     // With all else that is wrong.
     let mut both = campaign("https://10.0.0.1/");
-    both["sections"][0]["webhook"]["url"] = json!("ftp://example.com/");
+    webhook_mut(&mut both, "fine", None)["url"] = json!("ftp://example.com/");
     both["name"] = json!(1);
     let reply = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&both)).await;
     assert_eq!(reply.violation_paths(), ["$.name", "$.sections[0].webhook.url", "$.sections[1].webhook.url"]);
     waypost.get("/v1/campaigns/c").await.problem(404);
     // Nor one webhook by itself.
     let stored = put(&waypost, "https://example.com/hooks").await.json();
-    let id = stored.pointer("/sections/1/webhook/id").and_then(Value::as_str).expect("an id");
+    let id = webhook_id(&stored, "l", None);
     let path = format!("/v1/webhooks/{id}");
     let reply = waypost.send(Method::PUT, &path, Some(&json!({ "url": "https://10.0.0.1/" }))).await;
     assert_eq!(reply.violation_paths(), ["$.url"]);
@@ -75,7 +76,8 @@ async fn a_host_name_is_checked_by_its_address_at_connect() {
     let strict = Waypost::start_with(&Broker::shared().await.url(), &prefix, &strict).await;
     publish(&prefix, 1).await;
     strict.wait_for_metric("waypost_dead_letters_total{reason=\"forbidden_address\"}", 1.0).await;
-    let letter = &strict.get("/v1/dead-letters").await.json()["items"][0];
+    let letters = strict.letters("").await;
+    let letter = only(&letters);
     assert_eq!((&letter["reason"], &letter["cause"]), (&json!("forbidden_address"), &json!("forbidden_address")));
 }
 

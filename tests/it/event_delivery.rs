@@ -130,7 +130,7 @@ async fn an_event_can_be_published_over_http() {
 
     event["date"] = "yesterday".into();
     let reply = stage.waypost.send(reqwest::Method::POST, "/v1/events", Some(&event)).await;
-    assert_eq!((reply.status, reply.json()["errors"][0]["path"].as_str()), (422, Some("$.date")), "{reply:?}");
+    assert_eq!(reply.violation_paths(), ["$.date"]);
 }
 
 #[tokio::test]

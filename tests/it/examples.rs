@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::auth_test_app::AuthTestApp;
+use crate::support::json::webhook_id;
 use crate::support::{Amqp, Broker};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -63,7 +64,7 @@ async fn assert_accepts_only_signed(example: Example) {
     let webhook = json!({ "url": example.url, "secret": SECRET });
     let put =
         guarded.put_campaign(&json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] })).await.json();
-    let id = put.pointer("/sections/0/webhook/id").and_then(Value::as_str).expect("an id");
+    let id = webhook_id(&put, "l", None);
     let path = format!("/v1/webhooks/{id}");
     let tested = async || {
         let tested = guarded.send_as("operator", Method::POST, &format!("{path}/test"), None).await.json();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::auth_test_app::{AuthTestApp, assert_problem};
 use crate::cli::CliProcess;
+use crate::support::json::{only, webhook_mut};
 use crate::test_app::{TestApp, event_with_keyword, example_campaign};
 
 /// The webhooks of an explanation that have a request.
@@ -49,11 +50,12 @@ async fn explained_requests_match_sent_requests() {
 async fn headers_are_shown_to_an_editor_only() {
     let guarded = AuthTestApp::start("explain").await;
     let mut whole = example_campaign(&guarded.receiver);
-    whole["sections"][0]["menu"][3]["webhook"]["headers"] = json!({ "X-Api-Key": "the-key" });
+    webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
     guarded.put_campaign(&whole).await;
     for (role, key) in [("viewer", "********"), ("operator", "********"), ("editor", "the-key")] {
         let reply = guarded.send_as(role, Method::POST, "/v1/explain", Some(&event_with_keyword(4, "e"))).await;
-        assert_eq!(with_request(&reply.json())[0]["request"]["headers"]["x-api-key"], key, "{role}");
+        let explanation = reply.json();
+        assert_eq!(only(&with_request(&explanation))["request"]["headers"]["x-api-key"], key, "{role}");
         assert!(role == "editor" || !reply.body.contains("the-key"), "{role}: {}", reply.body);
     }
     let refused = guarded.send_as("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::support::json::{items_of, only, only_of};
 use crate::support::tools::{
     all_output, parse_yaml, project_root, read_project_file, run, run_successfully, tool_command,
 };
@@ -21,8 +22,10 @@ const RULE_TESTS: [&str; 4] = ["objectives", "presence", "work", "state"];
 /// All rules of a file.
 pub(crate) fn rules(file: &str) -> Vec<Value> {
     let documents = parse_yaml(&read_project_file(file));
-    let groups = documents[0]["groups"].as_array().expect("groups").clone();
-    groups.iter().flat_map(|group| group["rules"].as_array().expect("rules").clone()).collect()
+    items_of(&only(&documents)["groups"])
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("rules").clone())
+        .collect()
 }
 
 /// The text of a field.
@@ -81,12 +84,10 @@ fn run_rule_test(name: &str) {
 fn every_alert_is_tested_firing_silent_in_low_traffic_and_without_series() {
     let mut cases: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
     for name in RULE_TESTS {
-        for case in parse_yaml(&read_project_file(&format!("deploy/prometheus/tests/{name}.yml")))[0]["tests"]
-            .as_array()
-            .expect("tests")
-        {
+        let documents = parse_yaml(&read_project_file(&format!("deploy/prometheus/tests/{name}.yml")));
+        for case in items_of(&only(&documents)["tests"]) {
             let (alert, situation) = text(case, "/name").split_once(": ").expect("ALERT: SITUATION");
-            let expected = case.pointer("/alert_rule_test/0/exp_alerts").and_then(Value::as_array).expect("alerts");
+            let expected = items_of(&only_of(&case["alert_rule_test"])["exp_alerts"]);
             cases.entry(alert.to_owned()).or_default().push((situation.to_owned(), !expected.is_empty()));
         }
     }

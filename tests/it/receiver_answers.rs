@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::support::json::only;
 use crate::support::raw_receiver::{RawAnswer, RawReceiver, RawRequest};
 use crate::support::{Amqp, Broker, Waypost, unique, wait_until};
 use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT};
@@ -164,5 +165,6 @@ async fn status_101_is_a_protocol_error() {
         (!letters.is_empty()).then_some(letters)
     })
     .await;
-    assert_eq!((&letters[0]["status"], &letters[0]["cause"]), (&json!(101), &json!("protocol")), "{:#}", letters[0]);
+    let letter = only(&letters);
+    assert_eq!((&letter["status"], &letter["cause"]), (&json!(101), &json!("protocol")), "{letter:#}");
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::broker::broker_version;
 use crate::support::dead_letters::{ids, text_field};
+use crate::support::json::{first_attempt, only, webhook_mut};
 use crate::support::raw_amqp::{RawMessage, Rejection, TextProperty, publish_raw, reject_raw, short_string};
 use crate::support::{Answer, Broker, Message, Waypost, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword, example_campaign};
@@ -57,7 +58,7 @@ async fn an_expired_event_becomes_a_letter_and_can_be_replayed() {
     stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::event(&event).expiration(50)]).await;
     stage.amqp.wait_for_depth(&format!("{}.events", stage.prefix), 0).await;
     stage.waypost.restart().await;
-    assert_letter_of_event(&letters_with_reason(&stage.waypost, "expired", 1).await[0], &event);
+    assert_letter_of_event(only(&letters_with_reason(&stage.waypost, "expired", 1).await), &event);
     replay_reason(&stage.waypost, "expired").await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
     assert_eq!(stage.waypost.metric("waypost_dead_letters_total{reason=\"expired\"}").await, 1.0);
@@ -108,7 +109,7 @@ async fn the_reason_is_the_latest_removal() {
     stage.waypost.restart().await;
     // Before 3.13 a stream does not keep why.
     let reason = if broker_version().starts_with("3.10") { "poison" } else { "rejected" };
-    assert_letter_of_event(&letters_with_reason(&stage.waypost, reason, 1).await[0], &event);
+    assert_letter_of_event(only(&letters_with_reason(&stage.waypost, reason, 1).await), &event);
     stage.amqp.publish(exchange, [Message::event(&event_with_keyword(3, "later")).key(&delay)]).await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
 }
@@ -118,7 +119,7 @@ async fn an_event_published_to_the_stream_becomes_a_letter() {
     let stage = TestApp::start("removed", &[]).await;
     let event = event_with_keyword(3, "shovelled");
     stage.amqp.publish(&format!("{}.dead-letters", stage.prefix), [Message::event(&event)]).await;
-    assert_letter_of_event(&letters_with_reason(&stage.waypost, "rejected", 1).await[0], &event);
+    assert_letter_of_event(only(&letters_with_reason(&stage.waypost, "rejected", 1).await), &event);
     replay_reason(&stage.waypost, "rejected").await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
 }
@@ -139,7 +140,7 @@ async fn a_poison_retry_becomes_a_letter_of_its_delivery() {
     stage.waypost.restart().await;
     let letter = letters_with_reason(&stage.waypost, "poison", 1).await.remove(0);
     assert_eq!((text_field(&letter, "eventId"), &letter["status"]), ("poison", &json!(503)), "{letter:#}");
-    assert_eq!(text_field(&letter["attempts"][0], "answer"), "overloaded");
+    assert_eq!(text_field(first_attempt(&letter), "answer"), "overloaded");
     let before = stage.receiver.requests().len();
     replay_reason(&stage.waypost, "poison").await;
     let requests = stage.receiver.requests();
@@ -156,7 +157,7 @@ async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
     publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
     reject_raw(Broker::shared().await, &events, 95, Rejection::Requeue).await;
     stage.waypost.restart().await;
-    assert_letter_of_event(&letters_with_reason(&stage.waypost, "poison", 1).await[0], &event);
+    assert_letter_of_event(only(&letters_with_reason(&stage.waypost, "poison", 1).await), &event);
     stage.amqp.wait_for_depth(&events, 0).await;
     let stream = format!("{}.dead-letters", stage.prefix);
     let records = stage.amqp.read_stream(&stream, |records| !records.is_empty()).await;
@@ -177,7 +178,7 @@ async fn each_delivery_of_a_parked_batch_becomes_one_letter() {
     let stage = TestApp::start("removed", &[]).await;
     let other = stage.start_second_worker().await;
     let mut campaign = example_campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][2]["webhook"]["maxConcurrency"] = json!(1);
+    webhook_mut(&mut campaign, "Welcome Message", 3)["maxConcurrency"] = json!(1);
     stage.waypost.put_campaign(&campaign).await;
     stage.receiver.reply("/agent", Answer::never());
     stage.amqp.publish_events(&stage.prefix, &events_with_keyword(DELIVERIES, 3)).await;

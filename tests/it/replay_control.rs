@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::dead_letters::{ids, text_field};
+use crate::support::json::only_of;
 use crate::support::{Answer, wait_until_stable};
 use crate::test_app::TestApp;
 
@@ -248,8 +249,9 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
         let id = stage.waypost.create_replay(&json!({ "ids": named })).await;
         let whole = stage.waypost.wait_for_replay(&id, "done").await;
         assert_eq!((&whole["ids"], &whole["idCount"]), (&named, &json!(count)));
-        let listed = stage.waypost.get("/v1/replays?limit=1").await.json()["items"][0].clone();
-        assert_eq!((text_field(&listed, "id"), &listed["idCount"]), (&*id, &json!(count)));
+        let page = stage.waypost.get("/v1/replays?limit=1").await.json();
+        let listed = only_of(&page["items"]);
+        assert_eq!((text_field(listed, "id"), &listed["idCount"]), (&*id, &json!(count)));
         assert_eq!(listed.get("ids"), is_listed.then_some(&named));
     }
     let listed = stage.waypost.cli(&["replays", "list"]).await;

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::dead_letters::{header_value, ids, text_field};
+use crate::support::json::{newest, oldest, only, only_of, remove_entry, webhook_mut};
 use crate::support::receiver::Request;
 use crate::support::{Answer, Message, Receiver};
 use crate::test_app::{TestApp, bearer_token, event_with_keyword, example_campaign};
@@ -27,8 +28,8 @@ async fn a_letter_replayed_by_id_is_sent_unchanged() {
     stage.publish(&event_with_keyword(4, "e-1")).await;
     stage.publish(&event_with_keyword(4, "e-2")).await;
     let letters = stage.waypost.wait_for_letters("", 2).await;
-    let (letter, other) = (text_field(&letters[0], "id"), text_field(&letters[1], "id"));
-    let delivery = text_field(&letters[0], "deliveryId");
+    let (letter, other) = (text_field(newest(&letters), "id"), text_field(oldest(&letters), "id"));
+    let delivery = text_field(newest(&letters), "deliveryId");
     stage.receiver.reply("/offers", Answer::ok());
 
     let reply = stage.waypost.post("/v1/replays", &json!({ "ids": [letter] })).await;
@@ -56,8 +57,8 @@ async fn a_letter_replayed_by_id_is_sent_unchanged() {
     }
     stage.waypost.wait_for_letter_count("state=replayed", 1).await;
     let letter = stage.waypost.letter(letter).await;
-    let link = &letter["replays"][0];
-    assert_eq!((text_field(&letter, "state"), letter["replays"].as_array().map(Vec::len)), ("replayed", Some(1)));
+    let link = only_of(&letter["replays"]);
+    assert_eq!(text_field(&letter, "state"), "replayed");
     assert_eq!((text_field(link, "replayId"), text_field(link, "outcome")), (id, "delivered"));
     assert!(
         text_field(link, "at") >= text_field(&replay, "createdAt")
@@ -73,7 +74,7 @@ async fn a_filter_replays_exactly_the_matching_letters() {
     stage.create_dead_letters(3, 12).await;
     stage.create_dead_letters(4, 30).await;
     let letters = stage.waypost.letters("").await;
-    let webhook = text_field(&letters[0], "webhookId");
+    let webhook = text_field(newest(&letters), "webhookId");
     let discarded = ids(&letters[..2]);
     stage.waypost.discard(&json!({ "ids": discarded })).await;
     stage.waypost.wait_for_letter_count("state=discarded", 2).await;
@@ -111,7 +112,7 @@ async fn a_failed_replay_creates_a_linked_letter_without_retries() {
     stage.waypost.wait_for_letter_count("state=replayed", 3).await;
     for old in &old {
         let old = stage.waypost.letter(text_field(old, "id")).await;
-        let link = &old["replays"][0];
+        let link = only_of(&old["replays"]);
         assert_eq!((text_field(link, "replayId"), text_field(link, "outcome")), (id.as_str(), "dead"), "{old:#}");
         let new = new.iter().find(|new| new["id"] == link["deadLetterId"]).expect("the new letter");
         assert_eq!(
@@ -167,10 +168,8 @@ async fn a_malformed_message_is_published_again_unchanged() {
     for old in ids(&old) {
         assert!(!ids(&new).contains(&old), "{old} is pending again");
         let old = stage.waypost.letter(&old).await;
-        assert_eq!(
-            (text_field(&old["replays"][0], "outcome"), text_field(&old["replays"][0], "replayId")),
-            ("requeued", id.as_str())
-        );
+        let link = only_of(&old["replays"]);
+        assert_eq!((text_field(link, "outcome"), text_field(link, "replayId")), ("requeued", id.as_str()));
     }
     stage.waypost.wait_for_metric("waypost_events_total{result=\"malformed\"}", 6.0).await;
 }
@@ -188,7 +187,7 @@ async fn a_poison_message_is_published_as_an_event_again() {
     assert_eq!(requests[0].path(), "/agent");
     stage.waypost.wait_for_replay(&replay, "done").await;
     stage.waypost.wait_for_state_counts(&[("replayed", 1)]).await;
-    assert_eq!(text_field(&stage.waypost.letter(&letters[0]).await["replays"][0], "outcome"), "requeued");
+    assert_eq!(text_field(only_of(&stage.waypost.letter(only::<String>(&letters)).await["replays"]), "outcome"), "requeued");
 }
 
 #[tokio::test]
@@ -208,7 +207,8 @@ async fn current_or_original_configuration_is_used() {
     stage.receiver.reply("/offers", Answer::ok());
     stage.receiver.clear_requests();
 
-    for (letter, config, path) in [(&letters[0], "current", "/mended"), (&letters[1], "original", "/offers")] {
+    let [current, original] = &letters[..] else { panic!("not two letters: {letters:?}") };
+    for (letter, config, path) in [(current, "current", "/mended"), (original, "original", "/offers")] {
         let replay = stage.waypost.create_replay(&json!({ "ids": [letter], "config": config })).await;
         let replay = stage.waypost.wait_for_replay(&replay, "done").await;
         assert_eq!((text_field(&replay, "config"), counts(&replay)), (config, [1, 1, 1, 0]), "{replay:#}");
@@ -227,13 +227,13 @@ async fn letters_of_deleted_webhooks_have_no_original_configuration() {
     let stage = TestApp::start("replays", &[]).await;
     stage.receiver.reply("/survey", Answer::status(503));
     let mut disabled = example_campaign(&stage.receiver);
-    disabled["sections"][0]["menu"][4]["webhook"]["enabled"] = json!(false);
+    webhook_mut(&mut disabled, "Welcome Message", 5)["enabled"] = json!(false);
     stage.publish(&event_with_keyword(5, "e-1")).await;
     stage.receiver.wait_until(|requests| !requests.is_empty()).await;
     stage.waypost.put_campaign(&disabled).await;
     let letters = stage.waypost.wait_for_letters("reason=webhook_disabled", 1).await;
-    assert_eq!(text_field(&letters[0], "url"), stage.receiver.url("/survey"));
-    assert_eq!(letters[0]["status"], 503);
+    let letter = only(&letters);
+    assert_eq!((text_field(letter, "url"), &letter["status"]), (&*stage.receiver.url("/survey"), &json!(503)));
     stage.waypost.put_campaign(&example_campaign(&stage.receiver)).await;
     stage.receiver.reply("/survey", Answer::ok());
 
@@ -256,9 +256,8 @@ async fn letters_of_a_deleted_webhook_cannot_be_replayed() {
     stage.create_dead_letters(4, 1).await;
     stage.create_dead_letters(5, 2).await;
     let mut campaign = example_campaign(&stage.receiver);
-    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
-    menu[4]["webhook"]["enabled"] = json!(false);
-    menu.remove(3);
+    webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
+    remove_entry(&mut campaign, "Welcome Message", 4);
     stage.waypost.put_campaign(&campaign).await;
 
     let order = json!({ "filter": { "reason": "gone" }, "dryRun": true });
@@ -314,12 +313,10 @@ async fn a_dry_run_previews_and_changes_nothing() {
             let body: Value = serde_json::from_str(text_field(shown, "body")).expect("a body of JSON");
             assert_eq!(body["phoneNumber"], "+15550001");
         }
-        let one = json!({ "ids": [letters[0]["id"]], "dryRun": true });
-        let sample = &send(role, one).await.json()["sample"];
-        assert_eq!(
-            (text_field(&sample[0], "deadLetterId"), header_value(&sample[0], "x-api-key")),
-            (text_field(&letters[0], "id"), Some(key))
-        );
+        let id = text_field(newest(&letters), "id");
+        let reply = send(role, json!({ "ids": [id], "dryRun": true })).await.json();
+        let shown = only_of(&reply["sample"]);
+        assert_eq!((text_field(shown, "deadLetterId"), header_value(shown, "x-api-key")), (id, Some(key)));
     }
     assert_eq!(stage.receiver.requests().len(), 0);
     assert_eq!(stage.waypost.letters("").await, letters);
@@ -337,9 +334,8 @@ async fn the_preview_has_a_request_for_each_endpoint() {
     let stage = TestApp::start("replays", &[]).await;
     let other = Receiver::start();
     let elsewhere = |campaign: &mut Value, enabled: bool| {
-        let menu = &mut campaign["sections"][0]["menu"];
-        menu[2]["webhook"]["enabled"] = json!(enabled);
-        menu[4]["webhook"]["url"] = json!(other.url("/survey"));
+        webhook_mut(campaign, "Welcome Message", 3)["enabled"] = json!(enabled);
+        webhook_mut(campaign, "Welcome Message", 5)["url"] = json!(other.url("/survey"));
     };
     let mut campaign = example_campaign(&stage.receiver);
     elsewhere(&mut campaign, true);
@@ -388,7 +384,7 @@ async fn the_requested_rate_is_kept() {
 async fn a_hanging_endpoint_delays_only_its_own_replay() {
     let stage = TestApp::start("replays", &[]).await;
     let mut campaign = example_campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][2]["webhook"]["timeoutMs"] = json!(30_000);
+    webhook_mut(&mut campaign, "Welcome Message", 3)["timeoutMs"] = json!(30_000);
     stage.waypost.put_campaign(&campaign).await;
     stage.create_dead_letters(3, 100).await;
     stage.receiver.reply("/agent", Answer::never());

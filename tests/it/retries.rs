@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::dead_letters::text_field;
+use crate::support::json::{find_by, first_attempt, only, remove_entry, webhook_mut};
 use crate::support::{Answer, DEFAULT_TIMEOUT, wait_until};
 use crate::test_app::{TestApp, event_with_keyword, example_campaign};
 
@@ -47,7 +49,7 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
     stage.receiver.reply("/offers", Answer::status(503).body("overloaded"));
     stage.publish(&event_with_keyword(4, "e-1")).await;
     let letters = stage.dead_letters(1).await;
-    let letter = &letters[0];
+    let letter = only(&letters);
     let requests = stage.receiver.requests();
     assert_eq!(requests.len(), 3);
     for (field, expected) in [
@@ -69,7 +71,7 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
         assert_eq!((&attempt["status"], &attempt["answer"]), (&json!(503), &json!("overloaded")));
         assert!(attempt["at"].is_string() && attempt["durationMs"].is_u64(), "{attempt:#}");
     }
-    assert_eq!(letter["firstAttemptAt"], attempts[0]["at"]);
+    assert_eq!(letter["firstAttemptAt"], first_attempt(letter)["at"]);
     assert_eq!(letter["event"]["keyword"], json!(4));
     assert_eq!(letter["target"]["webhook"]["headers"], json!({ "X-Api-Key": "********" }), "a secret in a dead letter");
     assert_eq!(letter["event"]["date"], json!("2024-06-18T23:26:14.206Z"));
@@ -80,13 +82,15 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
 async fn a_webhooks_own_policy_takes_precedence() {
     let stage = TestApp::start("retries", &[]).await;
     let mut campaign = example_campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][3]["webhook"]["retry"] = json!({ "maxAttempts": 2, "permanentStatuses": [404] });
+    webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2, "permanentStatuses": [404] });
     stage.waypost.put_campaign(&campaign).await;
     stage.receiver.reply_in_turn("/offers", vec![Answer::status(410), Answer::status(410), Answer::status(404)]);
     stage.publish(&event_with_keyword(4, "e-1")).await;
-    assert_eq!(stage.dead_letters(1).await[0]["reason"], "exhausted", "410 is no permanent status here");
+    let letters = stage.dead_letters(1).await;
+    assert_eq!(only(&letters)["reason"], "exhausted", "410 is no permanent status here");
     stage.publish(&event_with_keyword(4, "e-2")).await;
-    assert_eq!(stage.dead_letters(2).await[1]["reason"], "gone");
+    let letters = stage.dead_letters(2).await;
+    assert_eq!(find_by(&letters, "eventId", "e-2")["reason"], "gone");
     assert_eq!(stage.receiver.requests().len(), 3);
 }
 
@@ -94,16 +98,20 @@ async fn a_webhooks_own_policy_takes_precedence() {
 async fn permanent_failures_are_not_retried() {
     let stage = TestApp::start("retries", &[]).await;
     let mut campaign = example_campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][4]["webhook"]["url"] = json!("http://10.255.255.1/never-dialled");
+    webhook_mut(&mut campaign, "Welcome Message", 5)["url"] = json!("http://10.255.255.1/never-dialled");
     stage.put_campaign_allowed_earlier(&campaign).await;
     stage.receiver.reply("/offers", Answer::status(410));
     stage.publish(&event_with_keyword(4, "e-1")).await;
     stage.publish(&event_with_keyword(5, "e-2")).await;
     let letters = stage.dead_letters(2).await;
-    let of = |event: &str| letters.iter().find(|letter| letter["eventId"] == event).expect("a letter").clone();
-    assert_eq!((&of("e-1")["reason"], &of("e-1")["status"]), (&json!("gone"), &json!(410)));
-    assert_eq!((&of("e-2")["reason"], &of("e-2")["cause"]), (&json!("forbidden_address"), &json!("forbidden_address")));
-    assert_eq!(of("e-2")["status"], Value::Null);
+    let gone = find_by(&letters, "eventId", "e-1");
+    assert_eq!((&gone["reason"], &gone["status"]), (&json!("gone"), &json!(410)));
+    let forbidden = find_by(&letters, "eventId", "e-2");
+    assert_eq!(
+        (text_field(forbidden, "reason"), text_field(forbidden, "cause")),
+        ("forbidden_address", "forbidden_address")
+    );
+    assert_eq!(forbidden["status"], Value::Null);
 }
 
 #[tokio::test]
@@ -115,14 +123,12 @@ async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
     stage.publish(&event_with_keyword(5, "e-disabled")).await;
     stage.receiver.wait_until(|requests| requests.len() >= 2).await;
     let mut campaign = example_campaign(&stage.receiver);
-    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
-    menu[4]["webhook"]["enabled"] = json!(false);
-    menu.remove(3);
+    webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
+    remove_entry(&mut campaign, "Welcome Message", 4);
     stage.waypost.put_campaign(&campaign).await;
     let letters = stage.dead_letters(2).await;
-    let reason =
-        |event: &str| letters.iter().find(|letter| letter["eventId"] == event).expect("a letter")["reason"].clone();
-    assert_eq!((reason("e-deleted"), reason("e-disabled")), (json!("webhook_deleted"), json!("webhook_disabled")));
+    let reason = |event: &str| text_field(find_by(&letters, "eventId", event), "reason");
+    assert_eq!((reason("e-deleted"), reason("e-disabled")), ("webhook_deleted", "webhook_disabled"));
     // Both keep where they last went.
     assert!(letters.iter().all(|letter| letter["url"].is_string() && letter["status"] == 500), "{letters:#?}");
 }
@@ -134,8 +140,8 @@ async fn a_retry_uses_the_current_webhook() {
     stage.publish(&event_with_keyword(4, "e-1")).await;
     stage.receiver.wait_until(|requests| !requests.is_empty()).await;
     let mut campaign = example_campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][3]["webhook"]["url"] = json!(stage.receiver.url("/mended"));
-    campaign["sections"][0]["menu"][3]["webhook"]["body"] = json!({ "source": "mended" });
+    webhook_mut(&mut campaign, "Welcome Message", 4)["url"] = json!(stage.receiver.url("/mended"));
+    webhook_mut(&mut campaign, "Welcome Message", 4)["body"] = json!({ "source": "mended" });
     stage.waypost.put_campaign(&campaign).await;
     let requests =
         stage.receiver.wait_until(|requests| requests.iter().any(|request| request.path() == "/mended")).await;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::support::amqp::Record;
+use crate::support::json::webhook;
 use crate::support::{Amqp, Broker, Receiver, Waypost, unique, wait_until};
 
 const SECRET_HEADER_VALUE: &str = "hush-hush-header";
@@ -21,12 +22,10 @@ async fn start(prefix: &str, keys: &str) -> Waypost {
 }
 
 async fn put(waypost: &Waypost, id: &str, receiver: &Receiver) {
-    let webhook = json!({ "url": receiver.url("/"), "headers": { "X-Key": SECRET_HEADER_VALUE }, "secret": SECRET });
-    let campaign = json!({ "id": id, "sections": [{ "label": "l", "webhook": webhook }] });
-    assert_eq!(
-        waypost.put_campaign(&campaign).await.json()["sections"][0]["webhook"]["headers"]["X-Key"],
-        SECRET_HEADER_VALUE
-    );
+    let signed = json!({ "url": receiver.url("/"), "headers": { "X-Key": SECRET_HEADER_VALUE }, "secret": SECRET });
+    let campaign = json!({ "id": id, "sections": [{ "label": "l", "webhook": signed }] });
+    let stored = waypost.put_campaign(&campaign).await.json();
+    assert_eq!(webhook(&stored, "l", None)["headers"]["X-Key"], SECRET_HEADER_VALUE);
 }
 
 /// A worker that can't start because of a key: the last it said.
@@ -96,7 +95,7 @@ async fn a_key_is_rotated_while_running() {
     let both = start(&prefix, &format!("{},{}", key(2), key(1))).await;
     // Sealed with the old key, opened beside the new one; written back, it is sealed with the new one.
     let campaign = both.get("/v1/campaigns/c").await.json();
-    assert_eq!(campaign["sections"][0]["webhook"]["secret"], SECRET);
+    assert_eq!(webhook(&campaign, "l", None)["secret"], SECRET);
     old.terminate();
     old.wait_for_exit().await;
     both.put_campaign(&campaign).await;

@@ -164,6 +164,28 @@ fn no_test_sleeps() {
     );
 }
 
+#[test]
+fn no_test_indexes_json_by_position() {
+    let is_indexed = |line: &str| {
+        line.match_indices("][").any(|(at, _)| {
+            let (before, after) = (line[..at].chars().next_back(), line[at + 2..].chars().next());
+            let is = |c: Option<char>, kind: fn(char) -> bool| c.is_some_and(kind);
+            let (is_name, is_digit): (fn(char) -> bool, fn(char) -> bool) = (|c| c == '"', |c| c.is_ascii_digit());
+            (is(before, is_name) && is(after, is_digit)) || (is(before, is_digit) && is(after, is_name))
+        })
+    };
+    let mut violations = Violations::default();
+    for source in source_files().iter().filter(|source| source.name.starts_with("tests/")) {
+        for (number, line) in (1..).zip(source.text.lines()).filter(|(_, line)| is_indexed(line)) {
+            violations.add(source, number, line.trim());
+        }
+    }
+    violations.check(
+        "a position says nothing about the element, and changes with the document: use a helper of `support::json`, such as \
+         `webhook(&campaign, label, keyword)`, `only(&items)` or `find_by(&items, field, value)`",
+    );
+}
+
 #[derive(Default)]
 struct Violations(String);
 

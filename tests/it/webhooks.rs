@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::auth_test_app::{AuthTestApp, assert_problem};
 use crate::support::Answer;
+use crate::support::json::{entry, section, webhook, webhook_id, webhook_mut};
 use crate::support::waypost::Reply;
 use crate::test_app::example_campaign;
 
@@ -14,10 +15,13 @@ use crate::test_app::example_campaign;
 async fn start() -> (AuthTestApp, [String; 4]) {
     let guarded = AuthTestApp::start("webhooks").await;
     let put = guarded.put_campaign(&example_campaign(&guarded.receiver)).await.json();
-    let path = |at: &str| format!("/v1/webhooks/{}", put.pointer(at).and_then(Value::as_str).expect("an id"));
-    let entry = |number: u8| path(&format!("/sections/0/menu/{number}/webhook/id"));
-    let paths = [entry(2), entry(3), entry(4), path("/sections/2/webhook/id")];
-    (guarded, paths)
+    let ids = [
+        webhook_id(&put, "Welcome Message", 3),
+        webhook_id(&put, "Welcome Message", 4),
+        webhook_id(&put, "Welcome Message", 5),
+        webhook_id(&put, "Offers", None),
+    ];
+    (guarded, ids.map(|id| format!("/v1/webhooks/{id}")))
 }
 
 async fn put(guarded: &AuthTestApp, path: &str, webhook: &Value) -> Reply {
@@ -62,7 +66,7 @@ async fn a_webhook_is_replaced_in_its_place() {
     let after = get_campaign(&guarded).await;
     assert_eq!(reply.headers["etag"], after.headers["etag"]);
     let mut expected = before.json();
-    let place = &mut expected["sections"][0]["menu"][3]["webhook"];
+    let place = webhook_mut(&mut expected, "Welcome Message", 4);
     // Digit for digit.
     let body: Value = serde_json::from_str(r#"{"z":1.50,"a":2}"#).expect("JSON");
     *place = json!({ "id": place["id"], "url": url, "enabled": true, "body": body, "timeoutMs": 15_000 });
@@ -124,11 +128,11 @@ async fn deleting_a_webhook_removes_its_redirect() {
         assert_problem(&guarded.send_as("editor", Method::DELETE, path, None).await, 404);
     }
     let after = get_campaign(&guarded).await.json();
-    let menu = &after["sections"][0]["menu"];
-    assert_eq!(menu[2], json!({ "keyword": 3 }));
-    assert_eq!(menu[3]["redirect"], json!({ "type": "interaction", "to": "Offers" }));
-    assert_eq!((menu[3].get("webhook"), after["sections"][2].get("redirect")), (None, None));
-    assert!(menu[4]["webhook"].is_object(), "{after:#}");
+    assert_eq!(*entry(&after, "Welcome Message", 3), json!({ "keyword": 3 }));
+    let offers = entry(&after, "Welcome Message", 4);
+    assert_eq!(offers["redirect"], json!({ "type": "interaction", "to": "Offers" }));
+    assert_eq!((offers.get("webhook"), section(&after, "Offers").get("redirect")), (None, None));
+    assert!(webhook(&after, "Welcome Message", 5).is_object(), "{after:#}");
 }
 
 #[tokio::test]

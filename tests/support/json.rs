@@ -92,6 +92,12 @@ pub(crate) fn find_by<'a>(items: &'a [Value], field: &str, value: impl Into<Valu
     found.unwrap_or_else(|| panic!("no item with {field} = {value}: {items:#?}"))
 }
 
+/// The first attempt of a dead letter.
+#[track_caller]
+pub(crate) fn first_attempt(letter: &Value) -> &Value {
+    array(letter, "attempts").first().unwrap_or_else(|| panic!("no attempts: {letter:#}"))
+}
+
 /// The first dead letter of a list, which is sorted by age with the newest first.
 #[track_caller]
 pub(crate) fn newest(letters: &[Value]) -> &Value {

@@ -1,6 +1,7 @@
 //! What is published: step events with a number each, of campaigns whose webhooks are at the drill's receivers. From a
 //! number follows everything about the event, and from what a receiver or a dead letter has of it, its number.
 
+use crate::support::json::section;
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
@@ -97,7 +98,7 @@ pub(crate) fn campaign(receiver: usize, edition: u64, url: impl Fn(&str) -> Stri
 /// The edition that a campaign says it is; `None` if its two places differ.
 pub(crate) fn revision_of(campaign: &Value) -> Option<u64> {
     let name = campaign["name"].as_str()?;
-    (campaign["sections"][0]["message"] == name).then(|| name.parse().ok())?
+    (section(campaign, LABEL)["message"] == name).then(|| name.parse().ok())?
 }
 
 const LABEL: &str = "Welcome Message";
