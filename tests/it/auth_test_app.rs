@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::Digest as _;
 
 use crate::support::waypost::Reply;
-use crate::support::{Broker, DEFAULT_TIMEOUT, Receiver, Waypost, unique};
+use crate::support::{Broker, BrokerObjects, DEFAULT_TIMEOUT, Receiver, Waypost, unique};
 
 /// Each role, the least first.
 pub(crate) const ROLES: [&str; 3] = ["viewer", "operator", "editor"];
@@ -18,6 +18,8 @@ pub(crate) struct AuthTestApp {
     pub(crate) waypost: Waypost,
     pub(crate) receiver: Receiver,
     client: Client,
+    // Last to be dropped: without the worker.
+    _objects: BrokerObjects,
 }
 
 impl AuthTestApp {
@@ -31,7 +33,8 @@ impl AuthTestApp {
         let url = Broker::shared().await.url();
         let prefix = unique(name);
         let waypost = Waypost::start_with(&url, &prefix, &[("WAYPOST_HTTP__TOKENS", &tokens())]).await;
-        Self { prefix, waypost, receiver: Receiver::start(), client }
+        let _objects = BrokerObjects::new(&url, &prefix);
+        Self { prefix, waypost, receiver: Receiver::start(), client, _objects }
     }
 
     /// Asks as the bearer of a role's token; of an empty one without any.

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::support::chaos::fault::Fault;
 use crate::support::chaos::{self, ChaosRun, ScheduleMode};
+use crate::support::heavy;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_in_a_short_drill() {
+    let _turn = heavy().await;
     let drill = ChaosRun {
         seed: 1,
         duration: Duration::from_secs(20),

@@ -12,7 +12,7 @@ use lapin::options::BasicGetOptions;
 use serde_json::{Value, json};
 
 use crate::support::background_server::BackgroundServer;
-use crate::support::{Amqp, Broker, Message, Waypost, unique, wait_until};
+use crate::support::{Amqp, Broker, Message, Waypost, heavy, unique, wait_until};
 use crate::test_app::SLOW_TIMEOUT;
 
 /// The most memory a worker may have had, in bytes. Kubernetes is told to give it 512 MiB.
@@ -149,6 +149,7 @@ const RETRY_SETTINGS: [(&str, &str); 2] = [("WAYPOST_RETRY__INITIAL_DELAY", "1s"
 
 #[tokio::test]
 async fn one_large_webhook_uses_little_memory() {
+    let _turn = heavy().await;
     for manner in [SinkBehavior::FailsOnce, SinkBehavior::Accepts(Duration::from_millis(500))] {
         let broker = Broker::shared().await;
         let prefix = unique("memory");
@@ -165,6 +166,7 @@ async fn one_large_webhook_uses_little_memory() {
 
 #[tokio::test]
 async fn large_webhooks_use_little_memory_and_delay_no_small_one() {
+    let _turn = heavy().await;
     let broker = Broker::private().await;
     let prefix = unique("memory");
     let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRY_SETTINGS).await;
@@ -222,6 +224,7 @@ async fn large_webhooks_use_little_memory_and_delay_no_small_one() {
 
 #[tokio::test]
 async fn oversized_messages_use_little_memory() {
+    let _turn = heavy().await;
     let broker = Broker::private().await;
     let prefix = unique("memory");
     let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRY_SETTINGS).await;
@@ -243,6 +246,7 @@ async fn oversized_messages_use_little_memory() {
 
 #[tokio::test]
 async fn deliveries_that_do_not_fit_into_memory_are_parked_and_delivered_later() {
+    let _turn = heavy().await;
     let broker = Broker::shared().await;
     let prefix = unique("memory");
     let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRY_SETTINGS).await;
@@ -266,6 +270,7 @@ async fn deliveries_that_do_not_fit_into_memory_are_parked_and_delivered_later()
 
 #[tokio::test]
 async fn waiting_messages_are_small_and_have_no_configuration() {
+    let _turn = heavy().await;
     let broker = Broker::shared().await;
     let prefix = unique("memory");
     let settings = [("WAYPOST_RETRY__INITIAL_DELAY", "40s"), ("WAYPOST_RETRY__JITTER", "0")];

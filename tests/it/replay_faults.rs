@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::receiver::Request;
-use crate::support::{Answer, Broker, Waypost, wait_until};
+use crate::support::{Answer, Broker, Waypost, heavy, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword};
 
 /// So many letters are in flight at most, and may be sent once more after a fault.
@@ -32,6 +32,7 @@ async fn assert_all_sent(stage: &TestApp, by: &Waypost, replay: &str, letters: u
 #[tokio::test]
 async fn a_killed_worker_continues_with_ten_thousand_letters() {
     const LETTERS: usize = 10_000;
+    let _turn = heavy().await;
     let stage = TestApp::start("faults", &[]).await;
     stage.create_dead_letters(3, LETTERS).await;
     let replay = replay_all(&stage).await;
@@ -46,6 +47,7 @@ async fn a_killed_worker_continues_with_ten_thousand_letters() {
 #[tokio::test]
 async fn a_killed_broker_loses_none_of_ten_thousand_letters() {
     const LETTERS: usize = 10_000;
+    let _turn = heavy().await;
     let broker = Broker::private().await;
     let stage = TestApp::start_on(&broker.url(), "faults", &[]).await;
     stage.create_dead_letters(3, LETTERS).await;
@@ -60,6 +62,7 @@ async fn a_killed_broker_loses_none_of_ten_thousand_letters() {
 #[tokio::test]
 async fn two_workers_never_send_the_same_letter() {
     const LETTERS: usize = 2_000;
+    let _turn = heavy().await;
     let stage = TestApp::start("faults", &[]).await;
     stage.create_dead_letters(3, LETTERS).await;
     let second = stage.start_second_worker().await;
@@ -72,6 +75,7 @@ async fn two_workers_never_send_the_same_letter() {
 #[tokio::test]
 async fn another_worker_continues_after_a_kill() {
     const LETTERS: usize = 2_000;
+    let _turn = heavy().await;
     let stage = TestApp::start("faults", &[]).await;
     stage.create_dead_letters(3, LETTERS).await;
     let second = stage.start_second_worker().await;
@@ -97,6 +101,7 @@ async fn another_worker_continues_after_a_kill() {
 #[tokio::test]
 async fn replays_survive_the_deletion_of_their_queue() {
     const LETTERS: usize = 2_000;
+    let _turn = heavy().await;
     let stage = TestApp::start("faults", &[]).await;
     stage.create_dead_letters(3, LETTERS).await;
     let queues = Broker::shared().await.queues(&stage.prefix).await;
@@ -115,6 +120,7 @@ async fn replays_survive_the_deletion_of_their_queue() {
 #[tokio::test]
 async fn a_stopped_replay_loses_none_and_sends_none_twice() {
     const LETTERS: usize = 2_000;
+    let _turn = heavy().await;
     let stage = TestApp::start("faults", &[]).await;
     stage.create_dead_letters(3, LETTERS).await;
     stage.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(100)));
@@ -130,6 +136,7 @@ async fn a_stopped_replay_loses_none_and_sends_none_twice() {
 #[tokio::test]
 async fn a_large_replay_does_not_delay_new_events() {
     const LETTERS: usize = 3_000;
+    let _turn = heavy().await;
     let stage = TestApp::start("faults", &[]).await;
     stage.create_dead_letters(3, LETTERS).await;
     stage.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(150)));

@@ -7,11 +7,14 @@ use sha2::Digest as _;
 
 use crate::support::amqp::Record;
 use crate::support::receiver::Request;
-use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, wait_until};
+use crate::support::{Amqp, Answer, Broker, BrokerObjects, Message, Receiver, Waypost, unique, wait_until};
 
 /// Retries that are over in seconds; the delay ladder knows no shorter step than one.
 pub(crate) const FAST_RETRIES: [(&str, &str); 3] =
     [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "1"), ("WAYPOST_RETRY__JITTER", "0")];
+
+/// More dead letters than this are copies of one: a delivery takes a message, a request and a record.
+const MAX_DELIVERED_LETTERS: usize = 1_000;
 
 /// For what takes long on a busy machine.
 pub(crate) const SLOW_TIMEOUT: Duration = Duration::from_secs(90);
@@ -22,13 +25,17 @@ pub(crate) struct TestApp {
     pub(crate) waypost: Waypost,
     pub(crate) receiver: Receiver,
     pub(crate) amqp: Amqp,
+    // Last to be dropped: without the worker. `None` on a broker of the test's own.
+    _objects: Option<BrokerObjects>,
 }
 
 impl TestApp {
     /// On the shared broker, with the campaign in place.
     pub(crate) async fn start(name: &str, more: &[(&str, &str)]) -> Self {
-        let broker = Broker::shared().await;
-        Self::start_on(&broker.url(), name, more).await
+        let url = Broker::shared().await.url();
+        let mut app = Self::start_on(&url, name, more).await;
+        app._objects = Some(BrokerObjects::new(&url, &app.prefix));
+        app
     }
 
     /// On a broker of the test's own.
@@ -41,7 +48,7 @@ impl TestApp {
         let receiver = Receiver::start();
         waypost.put_campaign(&example_campaign(&receiver)).await;
         let amqp = Amqp::connect(url).await;
-        Self { prefix, waypost, receiver, amqp }
+        Self { prefix, waypost, receiver, amqp, _objects: None }
     }
 
     /// On the shared broker, with a token for each role; the stage speaks as the editor.
@@ -87,11 +94,13 @@ impl TestApp {
         self.receiver.reply(path, Answer::status(410).body("gone"));
         let before = self.waypost.count_letters("").await;
         let names = unique("buried");
+        let delivered = if count > MAX_DELIVERED_LETTERS { 1 } else { count };
         let events: Vec<Value> =
-            (0..count).map(|number| event_with_keyword(keyword, &format!("{names}-{number}"))).collect();
+            (0..delivered).map(|number| event_with_keyword(keyword, &format!("{names}-{number}"))).collect();
         self.amqp.publish_events(&self.prefix, &events).await;
         let attempted = |requests: &[Request]| requests.iter().filter(|request| request.path() == path).count();
-        self.receiver.wait_until_within(SLOW_TIMEOUT, |requests| attempted(requests) >= count).await;
+        self.receiver.wait_until_within(SLOW_TIMEOUT, |requests| attempted(requests) >= delivered).await;
+        self.copy_dead_letter(&format!("{names}-0"), count - delivered).await;
         let total = before + count as u64;
         wait_until("the letters in the view", SLOW_TIMEOUT, async || {
             (self.waypost.count_letters("").await >= total).then_some(())
@@ -99,6 +108,26 @@ impl TestApp {
         .await;
         self.receiver.reply(path, Answer::ok());
         self.receiver.clear_requests();
+    }
+
+    /// Writes copies of an event's dead letter to the stream, each with ids of its own.
+    async fn copy_dead_letter(&self, event_id: &str, copies: usize) {
+        let stream = format!("{}.dead-letters", self.prefix);
+        let is_original = |record: &Record| record.json()["eventId"] == event_id;
+        let records = self.amqp.read_stream(&stream, |records| records.iter().any(is_original)).await;
+        let original =
+            records.iter().map(Record::json).find(|letter| letter["eventId"] == event_id).expect("the letter");
+        let copy = |number: usize| {
+            let mut copy = original.clone();
+            for id in ["/id", "/deliveryId", "/eventId", "/event/eventId"] {
+                let id = copy.pointer_mut(id).expect("an id");
+                let text = id.as_str().expect("a text");
+                // Of the same length, as ids are.
+                *id = format!("{}{number:05}", &text[..text.len() - 5]).into();
+            }
+            Message::raw(copy.to_string())
+        };
+        self.amqp.publish(&stream, (0..copies).map(copy)).await;
     }
 
     /// Has the broker itself declare an event to be poison, with no worker running, as it does after too many that died

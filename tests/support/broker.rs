@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -18,8 +18,14 @@ use super::wait::{DEFAULT_TIMEOUT, wait_until};
 /// Runs the version that the variable `RABBITMQ` names, and says which.
 pub(crate) const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node");
 
+/// `PORT:FOLDER` of a node that the test processes share (`scripts/with-test-broker`).
+const SHARED_NODE_VARIABLE: &str = "WAYPOST_TEST_BROKER";
+
 /// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Between two equal calls of `rabbitmqctl`, which takes half a second of CPU. A test that waits for a change repeats a call.
+const CTL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What makes a node one of a cluster.
 #[derive(Debug, Clone)]
@@ -47,16 +53,31 @@ pub(crate) struct Broker {
     plugins: &'static [&'static str],
     membership: Option<Membership>,
     script: Mutex<Option<Child>>,
-    // Last to be dropped: removes the folder where the script has not.
-    _temporary: TempDir,
+    /// When each call of `rabbitmqctl` last ended.
+    last_calls: Mutex<BTreeMap<String, Instant>>,
+    // Last to be dropped: removes the folder where the script has not. `None` for the node of another process.
+    _temporary: Option<TempDir>,
 }
 
 impl Broker {
-    /// The node that all tests of this process share, started at first use. Each test takes a prefix of its own
-    /// ([`unique`](super::unique())), and leaves the node as a whole alone.
+    /// The node that tests share: the node of `scripts/with-test-broker`, or a node of this process, started at first
+    /// use. Each test takes a prefix of its own ([`unique`](super::unique())), and leaves the node as a whole alone.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        run_blocking(|| SHARED.get_or_init(|| Self::start_new(&[]))).await
+        let start = || match std::env::var(SHARED_NODE_VARIABLE) {
+            Ok(node) => Self::running_at(&node),
+            Err(_) => Self::start_new(&[]),
+        };
+        run_blocking(move || SHARED.get_or_init(start)).await
+    }
+
+    /// A node that another process has started; `node` is `PORT:FOLDER`.
+    fn running_at(node: &str) -> Self {
+        let parts = node.split_once(':').and_then(|(port, folder)| Some((port.parse().ok()?, folder)));
+        let (port, folder) = parts.unwrap_or_else(|| panic!("{SHARED_NODE_VARIABLE} is not PORT:FOLDER: {node}"));
+        let (plugins, membership, script) = (&[][..], None, Mutex::new(None));
+        let folder = folder.into();
+        Self { folder, port, plugins, membership, script, last_calls: Mutex::default(), _temporary: None }
     }
 
     /// A node of the test's own, to be killed, stopped, blocked and started again.
@@ -130,7 +151,7 @@ impl Broker {
     ) -> Self {
         let folder = temporary.path().to_owned();
         let script = Mutex::new(Some(run_script(&folder, port, plugins, membership.as_ref())));
-        Self { folder, port, plugins, membership, script, _temporary: temporary }
+        Self { folder, port, plugins, membership, script, last_calls: Mutex::default(), _temporary: Some(temporary) }
     }
 
     /// Where it takes AMQP connections, as `WAYPOST_BROKER__URL` has it.
@@ -213,6 +234,21 @@ impl Broker {
 
     /// As [`ctl`](Self::ctl), where the node may be away.
     pub(crate) async fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
+        self.pace(arguments).await;
+        let output = self.run_ctl(arguments).await;
+        self.last_calls.lock().expect("the times of calls").insert(arguments.join(" "), Instant::now());
+        output
+    }
+
+    /// Waits until [`CTL_INTERVAL`] after the same call.
+    async fn pace(&self, arguments: &[&str]) {
+        let last = self.last_calls.lock().expect("the times of calls").get(&arguments.join(" ")).copied();
+        if let Some(last) = last {
+            tokio::time::sleep_until((last + CTL_INTERVAL).into()).await;
+        }
+    }
+
+    async fn run_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.folder.join("rabbitmqctl"));
         command.arg("--silent").args(arguments).stdin(Stdio::null());
         let output = run_blocking(move || command.output()).await.expect("rabbitmqctl runs");

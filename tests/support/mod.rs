@@ -7,10 +7,12 @@
 pub(crate) mod amqp;
 pub(crate) mod background_server;
 pub(crate) mod broker;
+pub(crate) mod broker_objects;
 pub(crate) mod browser;
 pub(crate) mod chaos;
 pub(crate) mod cluster;
 pub(crate) mod dead_letters;
+pub(crate) mod heavy;
 pub(crate) mod json;
 pub(crate) mod lossy_proxy;
 pub(crate) mod network;
@@ -25,8 +27,10 @@ pub(crate) mod waypost;
 
 pub(crate) use amqp::{Amqp, Message};
 pub(crate) use broker::Broker;
+pub(crate) use broker_objects::BrokerObjects;
 pub(crate) use browser::Browser;
 pub(crate) use cluster::Cluster;
+pub(crate) use heavy::heavy;
 pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use unique::unique;

@@ -1,9 +1,10 @@
 //! What is published: step events with a number each, of campaigns whose webhooks are at the drill's receivers. From a
 //! number follows everything about the event, and from what a receiver or a dead letter has of it, its number.
 
-use crate::support::json::section;
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
+
+use crate::support::json::section;
 
 /// Of so many events one has a keyword, which fires a second webhook.
 const KEYWORD_EVERY: u64 = 3;
