@@ -3,9 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::auth_test_app::{AuthTestApp, ROLES, assert_problem};
+use crate::auth_test_app::{AuthTestApp, ROLES};
 use crate::support::json::{only_of, webhook_id, webhook_mut};
-use crate::support::waypost::Reply;
+use crate::support::waypost::{Problem, Reply};
 use crate::support::{Broker, DEFAULT_TIMEOUT, Waypost, unique, wait_until};
 use crate::test_app::{event_with_keyword, example_campaign};
 
@@ -100,9 +100,9 @@ async fn every_documented_operation_is_served() {
     let printed = guarded.waypost.cli(&["openapi", "--json"]).await;
     assert_eq!((printed.code, printed.stdout.trim()), (Some(0), document.0.to_string().as_str()));
     // What no route is there for is told from what is not there.
-    let (detail, _) = assert_problem(&guarded.get_as("viewer", "/v1/nothing").await, 404);
+    let detail = guarded.get_as("viewer", "/v1/nothing").await.expect_problem(404).detail;
     assert!(detail.contains("/v1/nothing"), "{detail}");
-    let (detail, _) = assert_problem(&guarded.send_as("viewer", Method::DELETE, "/v1/campaigns", None).await, 405);
+    let detail = guarded.send_as("viewer", Method::DELETE, "/v1/campaigns", None).await.expect_problem(405).detail;
     assert!(detail.contains("/v1/campaigns") && detail.contains("DELETE"), "{detail}");
 }
 
@@ -120,10 +120,10 @@ async fn every_operation_requires_its_role() {
         assert_eq!(least, expected, "{id}");
         let ask = async |role: &str| guarded.send_as(role, method.clone(), &operation.path(), Some(&json!({}))).await;
         let refused = ask("").await;
-        assert_problem(&refused, 401);
+        refused.expect_problem(401);
         assert_eq!(refused.headers["www-authenticate"], "Bearer", "{id}");
         document.check(id, &refused);
-        assert_problem(&ask("stranger").await, 401);
+        ask("stranger").await.expect_problem(401);
         let mut may = false;
         for role in ROLES {
             may |= role == least;
@@ -131,7 +131,7 @@ async fn every_operation_requires_its_role() {
             assert_ne!(reply.status, 401, "{id}: {reply:?}");
             assert_eq!(reply.status == 403, !may, "{id} as {role}: {reply:?}");
             if !may {
-                let (detail, _) = assert_problem(&reply, 403);
+                let detail = reply.expect_problem(403).detail;
                 assert!(detail.contains(least) && detail.contains(role), "{id}: {detail}");
                 document.check(id, &reply);
             }
@@ -199,25 +199,25 @@ async fn invalid_input_is_refused_with_its_path() {
         ("limit=1&limit=2", &["limit"]),
         ("cursor=%ff%fe&limit=-1", &["limit"]),
     ] {
-        let (detail, _) = assert_problem(&guarded.get_as("viewer", &format!("/v1/campaigns?{query}")).await, 400);
+        let detail = guarded.get_as("viewer", &format!("/v1/campaigns?{query}")).await.expect_problem(400).detail;
         assert!(words.iter().all(|word| detail.contains(word)), "{query}: {detail}");
     }
     for path in ["/v1/campaigns/%ff", "/v1/webhooks/%ff%fe"] {
-        assert_problem(&guarded.get_as("viewer", path).await, 400);
+        guarded.get_as("viewer", path).await.expect_problem(400);
     }
 
     let test = format!("/v1/webhooks/{id}/test");
     let send = async |body: &str| guarded.send_as_with("operator", Method::POST, &test, &[], body).await;
     // What is no JSON is refused alike wherever it is sent.
-    assert_eq!(assert_problem(&send("{\"event\": {\"label\": \"\u{1}\"}}").await, 422).1, ["$"]);
+    assert_eq!(send("{\"event\": {\"label\": \"\u{1}\"}}").await.expect_problem(422).paths, ["$"]);
     for body in ["{", "nonsense", "{} {}"] {
         for path in [&*test, "/v1/replays", "/v1/dead-letters/discard", "/v1/events", "/v1/explain"] {
             let reply = guarded.send_as_with("operator", Method::POST, path, &[], body).await;
-            let (detail, paths) = assert_problem(&reply, 422);
+            let Problem { detail, paths } = reply.expect_problem(422);
             assert!(paths == ["$"] && detail.contains("not JSON"), "{path} {body}: {detail}");
         }
         for path in ["/v1/campaigns/c", &format!("/v1/webhooks/{id}")] {
-            let (_, paths) = assert_problem(&guarded.send_as_with("editor", Method::PUT, path, &[], body).await, 422);
+            let paths = guarded.send_as_with("editor", Method::PUT, path, &[], body).await.expect_problem(422).paths;
             assert_eq!(paths, ["$"], "{path} {body}");
         }
     }
@@ -228,16 +228,16 @@ async fn invalid_input_is_refused_with_its_path() {
         (r#"{"evnt": {}}"#, "$.evnt"),
         (r#"{"event": {"date": "today"}}"#, "$.event.date"),
     ] {
-        assert_eq!(assert_problem(&send(body).await, 422).1, [path], "{body}");
+        assert_eq!(send(body).await.expect_problem(422).paths, [path], "{body}");
     }
     let large = format!(r#"{{"event": {{"response": "{}"}}}}"#, "x".repeat(1024 * 1024));
-    let (detail, paths) = assert_problem(&send(&large).await, 422);
+    let Problem { detail, paths } = send(&large).await.expect_problem(422);
     assert!(paths == ["$"] && detail.contains("1048576"), "{detail}");
     let large = format!(r#"{{"event": {{"response": "{}"}}}}"#, "x".repeat(300 * 1024));
-    assert_eq!(assert_problem(&send(&large).await, 422).1, ["$.event"]);
+    assert_eq!(send(&large).await.expect_problem(422).paths, ["$.event"]);
     for (method, path) in [(Method::POST, "/v1/events"), (Method::POST, "/v1/explain")] {
         let reply = guarded.send_as_with("operator", method.clone(), path, &[], "x".repeat(300 * 1024)).await;
-        assert_eq!(assert_problem(&reply, 422).1, ["$"], "{method} {path}");
+        assert_eq!(reply.expect_problem(422).paths, ["$"], "{method} {path}");
     }
     assert_eq!(guarded.receiver.requests().len(), 0, "a test that was refused was sent");
 }

@@ -1,10 +1,9 @@
 //! Campaigns: changed over HTTP, the same on every worker, and not lost with a disk.
 
 use std::collections::BTreeSet;
-use std::sync::Once;
 
 use futures_util::future::join_all;
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::amqp::Record;
@@ -46,35 +45,9 @@ fn event(campaign: &str, event_id: &str) -> Value {
             "eventId": event_id })
 }
 
-/// A request with headers, and a body of any kind.
-async fn send_request(
-    waypost: &Waypost,
-    method: Method,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: impl Into<Vec<u8>>,
-) -> Reply {
-    static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| {
-        // The client is not built without one, though it speaks in the clear. Another test may have been first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-    let client = Client::builder().no_proxy().timeout(DEFAULT_TIMEOUT).build().expect("an HTTP client");
-    let mut request = client.request(method.clone(), waypost.url(path)).body(body.into());
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let reply = request.send().await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
-    let status = reply.status().as_u16();
-    let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = reply.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-    let body = reply.text().await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
-    Reply { status, headers, body }
-}
-
 /// Puts a campaign under a precondition.
 async fn put_with_precondition(waypost: &Waypost, campaign: &Value, precondition: (&str, &str)) -> Reply {
-    send_request(waypost, Method::PUT, &campaign_path(campaign), &[precondition], campaign.to_string()).await
+    waypost.send_with(Method::PUT, &campaign_path(campaign), &[precondition], campaign.to_string()).await
 }
 
 fn campaign_path(campaign: &Value) -> String {
@@ -94,22 +67,10 @@ fn webhook_ids(document: &Value) -> Vec<String> {
     [None, Some(1), Some(2)].map(|keyword| webhook_id(document, "Ask", keyword).to_owned()).to_vec()
 }
 
-/// Checks a problem document, and gives back the paths of its faults.
+/// The paths of all violations of a refused document.
 #[track_caller]
-fn assert_problem(reply: &Reply, status: u16) -> BTreeSet<String> {
-    assert_eq!(reply.status, status, "{reply:?}");
-    assert_eq!(reply.headers["content-type"], "application/problem+json", "{reply:?}");
-    let problem = reply.json();
-    assert_eq!(problem["status"], json!(status), "{problem:#}");
-    for text in ["type", "title", "detail"] {
-        assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "no {text}: {problem:#}");
-    }
-    let errors = problem["errors"].as_array().cloned().unwrap_or_default();
-    let path = |error: &Value| {
-        assert!(error["message"].as_str().is_some_and(|text| text.len() > 10), "no message: {error}");
-        error["path"].as_str().expect("a path").to_owned()
-    };
-    errors.iter().map(path).collect()
+fn violation_paths(reply: &Reply) -> BTreeSet<String> {
+    reply.violation_paths().into_iter().collect()
 }
 
 /// Waits until the worker has this version of a campaign; 404 is none.
@@ -130,7 +91,7 @@ fn campaigns_stream(prefix: &str) -> String {
 async fn a_campaign_is_created_read_replaced_and_deleted() {
     let waypost = start_worker().await;
     let (document, path) = (some_campaign("13010"), "/v1/campaigns/13010");
-    assert_problem(&waypost.get(path).await, 404);
+    waypost.get(path).await.expect_problem(404);
 
     let created = waypost.send(Method::PUT, path, Some(&document)).await;
     assert_eq!(created.status, 201, "{created:?}");
@@ -157,8 +118,8 @@ async fn a_campaign_is_created_read_replaced_and_deleted() {
 
     let gone = delete(&waypost, path).await;
     assert_eq!((gone.status, gone.body.as_str()), (204, ""));
-    assert_problem(&waypost.get(path).await, 404);
-    assert_problem(&delete(&waypost, path).await, 404);
+    waypost.get(path).await.expect_problem(404);
+    delete(&waypost, path).await.expect_problem(404);
     assert_eq!(waypost.send(Method::PUT, path, Some(&document)).await.status, 201);
 }
 
@@ -202,7 +163,7 @@ async fn campaigns_are_listed_in_pages() {
     assert_eq!((&item["name"], &item["sections"], &item["webhooks"]), (&json!("A campaign"), &json!(1), &json!(3)));
     assert_eq!(etag(&waypost.get("/v1/campaigns/a").await), format!("\"{}\"", item["version"]));
     for wrong in ["limit=0", "limit=-1", "limit=many", "limit=1001", "page=2"] {
-        assert_problem(&waypost.get(&format!("/v1/campaigns?{wrong}")).await, 400);
+        waypost.get(&format!("/v1/campaigns?{wrong}")).await.expect_problem(400);
     }
 }
 
@@ -221,26 +182,26 @@ async fn a_change_with_an_outdated_version_is_rejected() {
     let mut refused = vec![stale, ("if-none-match", "*"), ("if-match", "\"none of ours\""), ("if-match", "\"999999\"")];
     refused.extend([("if-match", &*weak), ("if-match", &*several)]);
     for precondition in refused {
-        assert_problem(&put_with_precondition(&waypost, &other, precondition).await, 412);
+        put_with_precondition(&waypost, &other, precondition).await.expect_problem(412);
     }
-    assert_problem(&send_request(&waypost, Method::DELETE, path, &[stale], "").await, 412);
+    waypost.send_with(Method::DELETE, path, &[stale], "").await.expect_problem(412);
     let unchanged = waypost.get(path).await;
     assert_eq!((etag(&unchanged), unchanged.json()), (etag(&current), current.json()));
 
     // The precondition comes first: who has an old version has an old document.
-    assert_problem(&put_with_precondition(&waypost, &json!({ "id": "c" }), stale).await, 412);
+    put_with_precondition(&waypost, &json!({ "id": "c" }), stale).await.expect_problem(412);
     assert_eq!(put_with_precondition(&waypost, &other, ("if-match", "*")).await.status, 200);
     let one_of = format!("{}, {}", etag(&first), etag(&waypost.get(path).await));
     assert_eq!(put_with_precondition(&waypost, &other, ("if-match", &one_of)).await.status, 200);
     let newest = waypost.get(path).await;
-    assert_eq!(send_request(&waypost, Method::DELETE, path, &[("if-match", etag(&newest))], "").await.status, 204);
+    assert_eq!(waypost.send_with(Method::DELETE, path, &[("if-match", etag(&newest))], "").await.status, 204);
 
     // Of what is not there no version is current.
     for precondition in [("if-match", etag(&newest)), ("if-match", "*")] {
-        assert_problem(&put_with_precondition(&waypost, &document, precondition).await, 412);
+        put_with_precondition(&waypost, &document, precondition).await.expect_problem(412);
     }
-    assert_problem(&waypost.get(path).await, 404);
-    assert_problem(&delete(&waypost, "/v1/campaigns/unknown").await, 404);
+    waypost.get(path).await.expect_problem(404);
+    delete(&waypost, "/v1/campaigns/unknown").await.expect_problem(404);
     assert_eq!(put_with_precondition(&waypost, &document, ("if-none-match", "*")).await.status, 201);
 }
 
@@ -282,27 +243,27 @@ async fn a_refused_document_reports_all_violations_and_stores_nothing() {
         "$.sections[2].webhook.retry.maxAge",
         "$.sections[2].webhook.url",
     ];
-    assert_eq!(assert_problem(&reply, 422), expected.map(str::to_owned).into(), "{:#}", reply.json());
+    assert_eq!(violation_paths(&reply), expected.map(str::to_owned).into(), "{:#}", reply.json());
     assert!(!reply.body.contains("password"), "a customer's password is repeated: {}", reply.body);
-    assert_problem(&waypost.get("/v1/campaigns/faulty").await, 404);
+    waypost.get("/v1/campaigns/faulty").await.expect_problem(404);
 
     let good = waypost.put_campaign(&some_campaign("faulty")).await;
-    assert_problem(&waypost.send(Method::PUT, "/v1/campaigns/faulty", Some(&document)).await, 422);
+    waypost.send(Method::PUT, "/v1/campaigns/faulty", Some(&document)).await.expect_problem(422);
     assert_eq!(waypost.get("/v1/campaigns/faulty").await.json(), good.json());
 }
 
 #[tokio::test]
 async fn a_body_that_is_not_a_document_is_refused() {
     let waypost = start_worker().await;
-    let put = async |body: &[u8]| send_request(&waypost, Method::PUT, "/v1/campaigns/c", &[], body).await;
+    let put = async |body: &[u8]| waypost.send_with(Method::PUT, "/v1/campaigns/c", &[], body).await;
     let whole = BTreeSet::from(["$".to_owned()]);
     for body in [&b""[..], b"not JSON", b"{\"id\":\"c\",", b"\xff\xfe", b"[]", b"null"] {
-        assert_eq!(assert_problem(&put(body).await, 422), whole, "{}", String::from_utf8_lossy(body));
+        assert_eq!(violation_paths(&put(body).await), whole, "{}", String::from_utf8_lossy(body));
     }
     let id = BTreeSet::from(["$.id".to_owned()]);
-    assert_eq!(assert_problem(&put(some_campaign("d").to_string().as_bytes()).await, 422), id);
+    assert_eq!(violation_paths(&put(some_campaign("d").to_string().as_bytes()).await), id);
     for path in ["/v1/campaigns/c", "/v1/campaigns/d"] {
-        assert_problem(&waypost.get(path).await, 404);
+        waypost.get(path).await.expect_problem(404);
     }
 }
 
@@ -316,13 +277,13 @@ async fn a_document_is_limited_to_one_mebibyte() {
         document["name"] = padding.into();
         document.to_string()
     };
-    let put = async |body: String| send_request(&waypost, Method::PUT, "/v1/campaigns/big", &[], body).await;
-    assert_eq!(assert_problem(&put(document(MAX_DOCUMENT_BYTES + 1)).await, 422), BTreeSet::from(["$".to_owned()]));
-    assert_problem(&waypost.get("/v1/campaigns/big").await, 404);
+    let put = async |body: String| waypost.send_with(Method::PUT, "/v1/campaigns/big", &[], body).await;
+    assert_eq!(violation_paths(&put(document(MAX_DOCUMENT_BYTES + 1)).await), BTreeSet::from(["$".to_owned()]));
+    waypost.get("/v1/campaigns/big").await.expect_problem(404);
     assert_eq!(put(document(MAX_DOCUMENT_BYTES)).await.status, 201);
     assert_eq!(waypost.get("/v1/campaigns/big").await.json()["id"], "big");
     // Far too large, it is refused before all of it has come: the answer must arrive nonetheless.
-    assert_eq!(assert_problem(&put(document(8 * MAX_DOCUMENT_BYTES)).await, 422), BTreeSet::from(["$".to_owned()]));
+    assert_eq!(violation_paths(&put(document(8 * MAX_DOCUMENT_BYTES)).await), BTreeSet::from(["$".to_owned()]));
 }
 
 #[tokio::test]
@@ -332,7 +293,7 @@ async fn plain_http_is_refused_unless_the_settings_allow_it() {
     let mut document = some_campaign("c");
     webhook_mut(&mut document, "Ask", 2)["url"] = "http://example.com/hook".into();
     let refused = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&document)).await;
-    assert_eq!(assert_problem(&refused, 422), BTreeSet::from(["$.sections[0].menu[1].webhook.url".to_owned()]));
+    assert_eq!(violation_paths(&refused), BTreeSet::from(["$.sections[0].menu[1].webhook.url".to_owned()]));
     assert!(refused.body.contains("egress.allowHttp"), "{}", refused.body);
     assert_eq!(waypost.send(Method::PUT, "/v1/campaigns/c", Some(&some_campaign("c"))).await.status, 201);
 }
@@ -347,9 +308,9 @@ async fn a_webhook_belongs_to_one_campaign() {
     webhook_mut(&mut thief, "Ask", 2)["id"] = id.into();
     for waypost in [&a, &b] {
         let refused = waypost.send(Method::PUT, "/v1/campaigns/thief", Some(&thief)).await;
-        assert_eq!(assert_problem(&refused, 422), BTreeSet::from(["$.sections[0].menu[1].webhook.id".to_owned()]));
+        assert_eq!(violation_paths(&refused), BTreeSet::from(["$.sections[0].menu[1].webhook.id".to_owned()]));
         assert!(refused.body.contains("owner"), "{}", refused.body);
-        assert_problem(&waypost.get("/v1/campaigns/thief").await, 404);
+        waypost.get("/v1/campaigns/thief").await.expect_problem(404);
     }
 
     // Claimed at once through two workers that do not know of each other yet, it is given to one.
@@ -363,7 +324,7 @@ async fn a_webhook_belongs_to_one_campaign() {
     let (won, lost): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 201);
     assert_eq!(won.len(), 1, "{replies:#?}");
     for reply in lost {
-        assert_eq!(assert_problem(reply, 422), BTreeSet::from(["$.sections[0].webhook.id".to_owned()]));
+        assert_eq!(violation_paths(reply), BTreeSet::from(["$.sections[0].webhook.id".to_owned()]));
     }
 
     // Given up by its owner, it is free.
@@ -420,7 +381,7 @@ async fn of_concurrent_creations_exactly_one_succeeds() {
     let (won, lost): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 201);
     assert_eq!(won.len(), 1, "{replies:#?}");
     for reply in lost {
-        assert_problem(reply, 412);
+        reply.expect_problem(412);
     }
     for waypost in [&a, &b] {
         let held = wait_for_version(waypost, "/v1/campaigns/c", Some(etag(won[0]))).await;
@@ -481,7 +442,7 @@ async fn a_worker_with_an_empty_disk_catches_up() {
             let got = waypost.get(path).await;
             assert_eq!((got.status, etag(&got), got.json()), (200, etag(reply), reply.json()));
         }
-        assert_problem(&waypost.get("/v1/campaigns/deleted").await, 404);
+        waypost.get("/v1/campaigns/deleted").await.expect_problem(404);
     };
     held(&Waypost::start(&url, &prefix).await).await;
 
@@ -575,7 +536,7 @@ async fn a_token_has_the_rights_of_its_role() {
     let document = some_campaign("c").to_string();
     let event = event("c", "1").to_string();
     let send = async |role: &str, method: Method, path: &str, body: &str| {
-        send_request(&waypost, method, path, &[("authorization", &bearer_token(role))], body).await
+        waypost.send_with(method, path, &[("authorization", &bearer_token(role))], body).await
     };
     let may = [
         ("viewer", [200, 200, 403, 403, 403]),
@@ -594,7 +555,7 @@ async fn a_token_has_the_rights_of_its_role() {
         ];
         assert_eq!(asked.each_ref().map(|reply| reply.status), statuses, "{role}: {asked:#?}");
         for refused in asked.iter().filter(|reply| reply.status == 403) {
-            assert_problem(refused, 403);
+            refused.expect_problem(403);
             assert!(refused.body.contains(role), "{refused:?}");
         }
     }
@@ -612,17 +573,14 @@ async fn a_token_has_the_rights_of_its_role() {
         for (method, path) in
             [(Method::GET, "/v1/campaigns"), (Method::PUT, path), (Method::DELETE, path), (Method::POST, "/v1/events")]
         {
-            let reply = send_request(&waypost, method, path, &headers, document.clone()).await;
-            assert_problem(&reply, 401);
+            let reply = waypost.send_with(method, path, &headers, document.clone()).await;
+            reply.expect_problem(401);
             assert!(reply.headers["www-authenticate"].starts_with("Bearer"), "{reply:?}");
         }
     }
     // The scheme's case does not count.
     let lower = bearer_token("viewer").replace("Bearer", "bearer");
-    assert_eq!(
-        send_request(&waypost, Method::GET, "/v1/campaigns", &[("authorization", &lower)], "").await.status,
-        200
-    );
+    assert_eq!(waypost.send_with(Method::GET, "/v1/campaigns", &[("authorization", &lower)], "").await.status, 200);
     for open in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(waypost.get(open).await.status, 200, "{open}");
     }
@@ -641,7 +599,7 @@ async fn only_an_editor_is_shown_headers_and_secrets() {
         webhook["secret"] = secret.into();
     }
     let send = async |role: &str, method: Method, body: &str| {
-        send_request(&waypost, method, path, &[("authorization", &bearer_token(role))], body).await
+        waypost.send_with(method, path, &[("authorization", &bearer_token(role))], body).await
     };
     let put = send("editor", Method::PUT, &document.to_string()).await;
     assert_eq!(put.status, 201, "{put:?}");

@@ -35,7 +35,7 @@ async fn wait_until_held(waypost: &Waypost) -> String {
     })
     .await;
     assert_eq!(waypost.metric("waypost_config_log_incomplete").await, 1.0);
-    detail.problem(503)["detail"].as_str().expect("text").to_owned()
+    detail.expect_problem(503).detail
 }
 
 async fn get_configuration(waypost: &Waypost) -> Value {
@@ -153,7 +153,7 @@ async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
     amqp.publish_events(&prefix, &[event("c", "1"), event("c", "2")]).await;
     wait_for_waiting_events(&amqp, &prefix, 2).await;
     for reply in [new.get("/v1/campaigns").await, new.get("/v1/campaigns/c").await] {
-        assert!(reply.problem(503)["detail"].as_str().is_some_and(|text| text.contains("restore")), "{reply:?}");
+        assert!(reply.expect_problem(503).detail.contains("restore"), "{reply:?}");
     }
     let refused = new.cli(&["campaigns", "restore"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
@@ -288,7 +288,7 @@ async fn a_log_deleted_while_workers_are_stopped_is_restored_from_a_store() {
     let listed = old.cli(&["campaigns", "list"]).await;
     assert!(listed.stdout.contains("A campaign") && listed.stderr.contains("campaigns may be missing"), "{listed:?}");
     let refused = old.send(reqwest::Method::PUT, "/v1/campaigns/d", Some(&campaign("d", &receiver.url("/")))).await;
-    assert!(refused.problem(503)["detail"].as_str().is_some_and(|text| text.contains("no change is accepted")));
+    assert!(refused.expect_problem(503).detail.contains("no change is accepted"));
     // A new worker is told by the log.
     let new = launch(&url, &prefix).await;
     wait_until_held(&new).await;

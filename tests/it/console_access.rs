@@ -20,7 +20,7 @@ async fn a_session_begins_and_ends() {
     stage.waypost.authenticate("");
     let asked = get(&stage.waypost, "/campaigns/13010?saved=x", &[ACCEPT_HTML]).await;
     assert_eq!((asked.status, &*asked.headers["location"]), (303, "/login?next=%2Fcampaigns%2F13010%3Fsaved%3Dx"));
-    get(&stage.waypost, "/campaigns", &[]).await.problem(401);
+    get(&stage.waypost, "/campaigns", &[]).await.expect_problem(401);
 
     let browser = Browser::start(&stage.waypost.url("")).await;
     browser.open("/campaigns").await;

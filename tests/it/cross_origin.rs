@@ -20,23 +20,23 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
 
     for kind in ["text/plain", "application/x-www-form-urlencoded", "application/json"] {
         for origin in ["https://example.com", "http://localhost:3000", "null"] {
-            post(&[("content-type", kind), ("origin", origin)]).await.problem(403);
+            post(&[("content-type", kind), ("origin", origin)]).await.expect_problem(403);
         }
     }
     // A name that its owner points to this machine has an origin of its own.
     let rebound = [("host", "rebound.example:8080"), ("origin", "http://rebound.example:8080")];
-    post(&rebound).await.problem(403);
+    post(&rebound).await.expect_problem(403);
     for headers in [&rebound[..1], &[("origin", "https://example.com")]] {
         for path in ["/v1/dead-letters", "/v1/campaigns", "/v1/openapi.json", "/v1/nothing"] {
-            waypost.send_with(Method::GET, path, headers, String::new()).await.problem(403);
+            waypost.send_with(Method::GET, path, headers, String::new()).await.expect_problem(403);
         }
     }
     // No page, and no JSON.
     for kind in ["text/plain", "text/plain;charset=UTF-8", "multipart/form-data; boundary=x", "application/xml"] {
-        post(&[("content-type", kind)]).await.problem(415);
+        post(&[("content-type", kind)]).await.expect_problem(415);
     }
     let form = "application/x-www-form-urlencoded";
-    post(&[("content-type", form), ("origin", &own)]).await.problem(415);
+    post(&[("content-type", form), ("origin", &own)]).await.expect_problem(415);
     stage.waypost.wait_for_state_counts(&[("pending", 3)]).await;
 
     // A page of ours, programs that do not say what they send, and `curl -d`.
@@ -56,7 +56,7 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
     // What has no body has no type that could be wrong.
     let reply =
         waypost.send_with(Method::POST, "/v1/replays/rp_none/pause", &[("content-type", "text/plain")], String::new());
-    reply.await.problem(404);
+    reply.await.expect_problem(404);
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn with_tokens_the_origin_does_not_matter() {
     };
     assert_eq!(send(&[("content-type", "application/json")]).await.status, 200);
     for kind in ["text/plain", "application/x-www-form-urlencoded"] {
-        send(&[("content-type", kind)]).await.problem(415);
+        send(&[("content-type", kind)]).await.expect_problem(415);
     }
     assert_eq!(receiver.requests().len(), 1);
 }

@@ -224,21 +224,21 @@ async fn an_invalid_query_is_refused_with_a_reason() {
         (format!("reason=gone&cursor={cursor}x"), "cursor"),
     ];
     for (query, word) in &refused {
-        let problem = stage.waypost.get(&format!("/v1/dead-letters?{query}")).await.problem(400);
-        let detail = text_field(&problem, "detail");
-        assert!(detail.contains(word) && detail.contains(' '), "{query}: {problem:#}");
+        let problem = stage.waypost.get(&format!("/v1/dead-letters?{query}")).await.expect_problem(400);
+        let detail = &problem.detail;
+        assert!(detail.contains(word) && detail.contains(' '), "{query}: {problem:?}");
         let of_lists = ["limit", "cursor"].iter().any(|name| query.contains(name));
         if !of_lists {
-            let problem = stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.problem(400);
-            assert!(text_field(&problem, "detail").contains(word), "{query}: {problem:#}");
+            let problem = stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.expect_problem(400);
+            assert!(problem.detail.contains(word), "{query}: {problem:?}");
         }
     }
     // A summary has no pages.
     for query in ["limit=10".to_owned(), format!("cursor={cursor}")] {
-        stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.problem(400);
+        stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.expect_problem(400);
     }
     for unknown in ["dl_unknown", "unknown"] {
-        stage.waypost.get(&format!("/v1/dead-letters/{unknown}")).await.problem(404);
+        stage.waypost.get(&format!("/v1/dead-letters/{unknown}")).await.expect_problem(404);
     }
     // Whoever writes an address by hand leaves the plus as it is.
     for plus in ["%2B", "+"] {

@@ -21,7 +21,7 @@ async fn author_and_reason_of_a_discard_are_stored() {
     };
     let [first, second, third, .., last] = &letters[..] else { panic!("not seven letters: {letters:?}") };
     let by_ids = json!({ "ids": [first, second], "because": "the customer has left" });
-    send("viewer", &by_ids).await.problem(403);
+    send("viewer", &by_ids).await.expect_problem(403);
     let reply = send("operator", &by_ids).await;
     assert_eq!((reply.status, reply.json()), (200, json!({ "discarded": 2, "more": false })));
     // Of the oldest, all are still pending.
@@ -54,7 +54,7 @@ async fn an_invalid_request_discards_nothing() {
     let stage = TestApp::start("discards", &[]).await;
     stage.create_dead_letters(3, 3).await;
     let letters = ids(&stage.waypost.letters("").await);
-    stage.waypost.post(DISCARD, &json!({ "ids": [letters[0], "dl_unknown"] })).await.problem(404);
+    stage.waypost.post(DISCARD, &json!({ "ids": [letters[0], "dl_unknown"] })).await.expect_problem(404);
     let refused = [
         json!({}),
         json!({ "because": "for no reason" }),
@@ -77,7 +77,7 @@ async fn an_invalid_request_discards_nothing() {
     for order in refused {
         let reply = stage.waypost.post(DISCARD, &order).await;
         assert_eq!(reply.status, 422, "{order}: {reply:?}");
-        reply.problem(422);
+        reply.expect_problem(422);
     }
 
     // A reason is kept with each letter: so it is no document.
@@ -103,8 +103,8 @@ async fn an_invalid_request_discards_nothing() {
     stage.receiver.reply("/agent", Answer::never());
     stage.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
     stage.waypost.wait_for_letter_count("state=replaying", 1).await;
-    let detail = stage.waypost.post(DISCARD, &json!({ "ids": letters })).await.problem(409);
-    assert!(text_field(&detail, "detail").contains(&letters[0]), "which one is not told: {detail:#}");
+    let detail = stage.waypost.post(DISCARD, &json!({ "ids": letters })).await.expect_problem(409).detail;
+    assert!(detail.contains(&letters[0]), "which one is not told: {detail}");
     stage.waypost.wait_for_state_counts(&[("pending", 2), ("replaying", 1)]).await;
 
     // A filter passes it by, and what is discarded already is not discarded again.
@@ -116,8 +116,8 @@ async fn an_invalid_request_discards_nothing() {
         (json!({ "reason": "gone", "state": "pending" }), "matches no dead letter"),
     ] {
         let order = json!({ "filter": filter, "because": "once more" });
-        let detail = stage.waypost.post(DISCARD, &order).await.problem(422);
-        assert!(text_field(&detail, "detail").contains(words), "{detail:#}");
+        let detail = stage.waypost.post(DISCARD, &order).await.expect_problem(422).detail;
+        assert!(detail.contains(words), "{detail}");
     }
 }
 
@@ -147,7 +147,7 @@ async fn a_dry_run_counts_the_letters_to_discard() {
     assert_eq!((&by_ids["total"], &only_of(&by_ids["campaigns"])["count"]), (&json!(2), &json!(2)), "{by_ids:#}");
     let nothing = preview(&json!({ "filter": { "status": 404 }, "dryRun": true })).await;
     assert_eq!((&nothing["total"], &nothing["newest"]), (&json!(0), &json!(null)), "{nothing:#}");
-    stage.waypost.post(DISCARD, &json!({ "ids": ["dl_unknown"], "dryRun": true })).await.problem(404);
+    stage.waypost.post(DISCARD, &json!({ "ids": ["dl_unknown"], "dryRun": true })).await.expect_problem(404);
     let discarded = json!({ "filter": { "state": "discarded" }, "dryRun": true });
     assert_eq!(stage.waypost.post(DISCARD, &discarded).await.violation_paths(), ["$.filter.state"]);
     stage.waypost.wait_for_state_counts(&[("pending", 7)]).await;

@@ -54,7 +54,7 @@ async fn a_forbidden_url_is_refused_at_configuration() {
     both["name"] = json!(1);
     let reply = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&both)).await;
     assert_eq!(reply.violation_paths(), ["$.name", "$.sections[0].webhook.url", "$.sections[1].webhook.url"]);
-    waypost.get("/v1/campaigns/c").await.problem(404);
+    waypost.get("/v1/campaigns/c").await.expect_problem(404);
     // Nor one webhook by itself.
     let stored = put(&waypost, "https://example.com/hooks").await.json();
     let id = webhook_id(&stored, "l", None);

@@ -268,7 +268,7 @@ async fn endpoints_are_listed_worst_first_in_pages() {
     let next = first["next"].as_str().expect("a next page").to_owned();
     let second = two.waypost.get(&format!("/v1/endpoints?limit=1&cursor={next}")).await.json();
     assert_eq!((&only_of(&second["items"])["endpoint"], &second["next"]), (&json!(two.good.url("")), &Value::Null));
-    two.waypost.get("/v1/endpoints?cursor=x").await.problem(400);
+    two.waypost.get("/v1/endpoints?cursor=x").await.expect_problem(400);
     let printed = two.waypost.cli(&["endpoints", "--json"]).await;
     let printed: Value = serde_json::from_str(&printed.stdout).expect("JSON");
     assert_eq!(printed.as_array().map(Vec::len), Some(2));

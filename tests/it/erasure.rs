@@ -3,7 +3,6 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::auth_test_app::assert_problem;
 use crate::support::amqp::Message;
 use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, wait_until};
 use crate::test_app::SLOW_TIMEOUT;
@@ -87,8 +86,8 @@ async fn an_erased_person_is_in_no_letter() {
     let ids: Vec<&Value> =
         before.iter().filter(|letter| letter.to_string().contains(PHONE)).map(|l| &l["id"]).collect();
     let requests = receiver.requests().len();
-    let (detail, _) =
-        assert_problem(&waypost.send(Method::POST, "/v1/replays", Some(&json!({ "ids": ids }))).await, 409);
+    let detail =
+        waypost.send(Method::POST, "/v1/replays", Some(&json!({ "ids": ids }))).await.expect_problem(409).detail;
     assert!(detail.contains("was erased"), "{detail}");
     let by_filter = json!({ "filter": { "state": "discarded" } });
     let replay = waypost.send(Method::POST, "/v1/replays", Some(&by_filter)).await.json();

@@ -5,7 +5,7 @@ use std::path::Path;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::auth_test_app::{AuthTestApp, assert_problem};
+use crate::auth_test_app::AuthTestApp;
 use crate::cli::CliProcess;
 use crate::support::json::{only, webhook_mut};
 use crate::test_app::{TestApp, event_with_keyword, example_campaign};
@@ -59,7 +59,7 @@ async fn headers_are_shown_to_an_editor_only() {
         assert!(role == "editor" || !reply.body.contains("the-key"), "{role}: {}", reply.body);
     }
     let refused = guarded.send_as("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;
-    let (_, paths) = assert_problem(&refused, 422);
+    let paths = refused.expect_problem(422).paths;
     assert_eq!(paths, ["$.campaignId", "$.label", "$.phoneNumber", "$.date", "$.keyword"]);
 }
 

@@ -84,8 +84,8 @@ async fn a_command_that_does_not_fit_the_state_is_refused() {
     let stage = TestApp::start("control", &[]).await;
     let replay = start_slow_replay(&stage, 40).await;
     let refused = async |replay: &str, what: &str| {
-        let problem = stage.waypost.control_replay(replay, what).await.problem(409);
-        assert!(text_field(&problem, "detail").contains(' '), "{problem:#}");
+        let problem = stage.waypost.control_replay(replay, what).await.expect_problem(409);
+        assert!(problem.detail.contains(' '), "{problem:?}");
     };
     let told = async |replay: &str, what: &str| {
         let reply = stage.waypost.control_replay(replay, what).await;
@@ -106,9 +106,9 @@ async fn a_command_that_does_not_fit_the_state_is_refused() {
     stage.waypost.wait_for_replay(&done, "done").await;
     for what in ["pause", "resume", "cancel"] {
         refused(&done, what).await;
-        stage.waypost.control_replay("rp_unknown", what).await.problem(404);
+        stage.waypost.control_replay("rp_unknown", what).await.expect_problem(404);
     }
-    stage.waypost.get("/v1/replays/rp_unknown").await.problem(404);
+    stage.waypost.get("/v1/replays/rp_unknown").await.expect_problem(404);
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_replay_stops_with_many_failures() {
     stage.waypost.wait_for_letter_count("state=pending&status=500", sent).await;
     stage.waypost.wait_for_letter_count("state=replayed", sent).await;
     for what in ["pause", "resume", "cancel"] {
-        stage.waypost.control_replay(&id, what).await.problem(409);
+        stage.waypost.control_replay(&id, what).await.expect_problem(409);
     }
 }
 
@@ -181,8 +181,9 @@ async fn an_invalid_request_replays_nothing() {
         let headers = [("content-type", "application/json")];
         stage.waypost.send_with(reqwest::Method::POST, "/v1/replays", &headers, order).await.violation_paths();
     }
-    let problem = stage.waypost.post("/v1/replays", &json!({ "ids": [letters[0], "dl_unknown"] })).await.problem(404);
-    assert!(text_field(&problem, "detail").contains("dl_unknown"), "which one is not told: {problem:#}");
+    let problem =
+        stage.waypost.post("/v1/replays", &json!({ "ids": [letters[0], "dl_unknown"] })).await.expect_problem(404);
+    assert!(problem.detail.contains("dl_unknown"), "which one is not told: {problem:?}");
     assert_eq!(stage.waypost.get("/v1/replays").await.json()["items"], json!([]));
     assert_eq!(stage.waypost.count_letters("state=pending").await, 2);
     assert_eq!(stage.receiver.requests().len(), 0);
@@ -197,8 +198,8 @@ async fn two_replays_never_claim_the_same_letter() {
     let first = stage.waypost.create_replay(&first).await;
 
     // A few may have been sent by now.
-    let problem = stage.waypost.post("/v1/replays", &json!({ "ids": letters })).await.problem(409);
-    let detail = text_field(&problem, "detail");
+    let problem = stage.waypost.post("/v1/replays", &json!({ "ids": letters })).await.expect_problem(409);
+    let detail = problem.detail;
     assert!(letters.iter().any(|letter| detail.contains(letter)), "which one is not told: {detail}");
     let same = json!({ "filter": { "campaignId": "13010" } });
     stage.waypost.post("/v1/replays", &same).await.violation_paths();
@@ -238,8 +239,8 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
     assert_eq!(seen, ordered);
     for wrong in ["limit=0", "limit=1001", "limit=many", "cursor=garbage", "cursor=rp_", "cursor=rp_garbage", "page=2"]
     {
-        let problem = stage.waypost.get(&format!("/v1/replays?{wrong}")).await.problem(400);
-        assert!(text_field(&problem, "detail").contains(wrong.split('=').next().unwrap_or_default()), "{problem:#}");
+        let problem = stage.waypost.get(&format!("/v1/replays?{wrong}")).await.expect_problem(400);
+        assert!(problem.detail.contains(wrong.split('=').next().unwrap_or_default()), "{problem:?}");
     }
     // Of many ids the list has the number.
     stage.create_dead_letters(4, 101).await;

@@ -238,8 +238,8 @@ async fn letters_of_deleted_webhooks_have_no_original_configuration() {
     stage.receiver.reply("/survey", Answer::ok());
 
     let by_id = json!({ "ids": ids(&letters), "config": "original" });
-    let refused = stage.waypost.post("/v1/replays", &by_id).await.problem(409);
-    let detail = text_field(&refused, "detail");
+    let refused = stage.waypost.post("/v1/replays", &by_id).await.expect_problem(409);
+    let detail = refused.detail;
     assert!(detail.contains("no original configuration") && detail.contains("current"), "{detail}");
     let by_filter = json!({ "filter": { "reason": "webhook_disabled" }, "config": "original", "dryRun": true });
     let dry = stage.waypost.post("/v1/replays", &by_filter).await.json();
@@ -292,7 +292,7 @@ async fn a_dry_run_previews_and_changes_nothing() {
         stage.waypost.send_as(Some(&bearer_token(role)), Method::POST, "/v1/replays", Some(&order)).await
     };
     let chosen = json!({ "filter": { "campaignId": "13010" }, "dryRun": true });
-    send("viewer", chosen.clone()).await.problem(403);
+    send("viewer", chosen.clone()).await.expect_problem(403);
     for (role, key) in [("operator", "********"), ("editor", "…")] {
         let reply = send(role, chosen.clone()).await;
         assert_eq!(reply.status, 200, "{reply:?}");

@@ -70,7 +70,7 @@ async fn a_secret_is_rotated_without_a_gap() {
     let (guarded, webhook) = start(Some(SECRET)).await;
     let rotate = format!("{webhook}/rotate-secret");
     for role in ["viewer", "operator"] {
-        guarded.send_as(role, Method::POST, &rotate, None).await.problem(403);
+        guarded.send_as(role, Method::POST, &rotate, None).await.expect_problem(403);
     }
     let reply = guarded.send_as("editor", Method::POST, &rotate, Some(&json!({ "overlap": "1h" }))).await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -125,7 +125,7 @@ async fn a_rotation_that_is_not_possible_is_refused() {
     };
     assert_eq!(rotate(json!({ "overlap": "31d" })).await.violation_paths(), ["$.overlap"]);
     assert_eq!(rotate(json!({ "overlap": "soon" })).await.status, 422);
-    guarded.send_as("editor", Method::POST, "/v1/webhooks/wh_none/rotate-secret", None).await.problem(404);
+    guarded.send_as("editor", Method::POST, "/v1/webhooks/wh_none/rotate-secret", None).await.expect_problem(404);
     let first = rotate(json!({})).await.json();
     assert!(first["secret"].as_str().is_some_and(|secret| secret.starts_with("whsec_")), "{first:#}");
     assert_eq!(first.get("previousSecrets"), None, "there was none");

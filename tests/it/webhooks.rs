@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::auth_test_app::{AuthTestApp, assert_problem};
+use crate::auth_test_app::AuthTestApp;
 use crate::support::Answer;
 use crate::support::json::{entry, section, webhook, webhook_id, webhook_mut};
 use crate::support::waypost::Reply;
@@ -50,7 +50,7 @@ async fn a_webhook_is_read_with_its_place() {
         let masked = guarded.get_as(role, &offers).await.json();
         assert_eq!(masked["headers"], json!({ "X-Api-Key": "********" }), "{role}");
     }
-    let (detail, _) = assert_problem(&guarded.get_as("viewer", "/v1/webhooks/wh_none").await, 404);
+    let detail = guarded.get_as("viewer", "/v1/webhooks/wh_none").await.expect_problem(404).detail;
     assert_eq!(detail, "no such webhook");
 }
 
@@ -81,14 +81,14 @@ async fn a_webhook_is_replaced_in_its_place() {
     let old = &before.headers["etag"];
     for method in [Method::PUT, Method::DELETE] {
         let body = webhook.to_string();
-        assert_problem(&guarded.send_as_with("editor", method, &agent, &[("if-match", old)], body).await, 412);
+        guarded.send_as_with("editor", method, &agent, &[("if-match", old)], body).await.expect_problem(412);
     }
     let etag = guarded.get_as("viewer", &agent).await.headers["etag"].clone();
     let body = webhook.to_string();
     let reply = guarded.send_as_with("editor", Method::PUT, &agent, &[("if-match", &etag)], body).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let absent = [("if-none-match", "*")];
-    assert_problem(&guarded.send_as_with("editor", Method::PUT, &agent, &absent, webhook.to_string()).await, 412);
+    guarded.send_as_with("editor", Method::PUT, &agent, &absent, webhook.to_string()).await.expect_problem(412);
 }
 
 #[tokio::test]
@@ -108,13 +108,13 @@ async fn a_refused_webhook_reports_paths_relative_to_itself() {
         (json!({ "url": "ftp://x", "body": { "label": 1 }, "timeout": 5 }), &["$.timeout", "$.url", "$.body.label"]),
         (masked, &[r#"$.headers["X-Api-Key"]"#]),
     ] {
-        let (_, found) = assert_problem(&put(&guarded, &offers, &webhook).await, 422);
+        let found = put(&guarded, &offers, &webhook).await.expect_problem(422).paths;
         assert_eq!(found, paths, "{webhook}");
     }
-    assert_problem(&put(&guarded, "/v1/webhooks/wh_none", &json!({ "url": url })).await, 404);
+    put(&guarded, "/v1/webhooks/wh_none", &json!({ "url": url })).await.expect_problem(404);
     for (role, method) in [("operator", Method::PUT), ("operator", Method::DELETE), ("viewer", Method::POST)] {
         let path = if method == Method::POST { format!("{offers}/test") } else { offers.clone() };
-        assert_problem(&guarded.send_as(role, method, &path, Some(&json!({ "url": url }))).await, 403);
+        guarded.send_as(role, method, &path, Some(&json!({ "url": url }))).await.expect_problem(403);
     }
     assert_eq!(get_campaign(&guarded).await.body, before);
 }
@@ -125,7 +125,7 @@ async fn deleting_a_webhook_removes_its_redirect() {
     for path in [&agent, &offers, &name] {
         let reply = guarded.send_as("editor", Method::DELETE, path, None).await;
         assert_eq!((reply.status, reply.body.as_str()), (204, ""), "{path}");
-        assert_problem(&guarded.send_as("editor", Method::DELETE, path, None).await, 404);
+        guarded.send_as("editor", Method::DELETE, path, None).await.expect_problem(404);
     }
     let after = get_campaign(&guarded).await.json();
     assert_eq!(*entry(&after, "Welcome Message", 3), json!({ "keyword": 3 }));
@@ -209,5 +209,5 @@ async fn a_webhook_test_sends_one_request() {
     // The reset of a reused connection has one request sent once more.
     assert_eq!(guarded.receiver.requests_by_webhook_id().len(), 3);
     assert!(guarded.receiver.requests().len() <= 4);
-    assert_problem(&guarded.send_as("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await, 404);
+    guarded.send_as("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await.expect_problem(404);
 }

@@ -47,30 +47,43 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The problem document of a refusal with this status, checked; its `errors` are there where there are any.
+    /// Checks that this is a refusal with this status, and its problem document.
     #[track_caller]
-    pub(crate) fn problem(&self, status: u16) -> Value {
+    pub(crate) fn expect_problem(&self, status: u16) -> Problem {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], status, "{problem:#}");
-        for text in ["type", "title", "detail"] {
-            assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "no {text}: {problem:#}");
+        let text = |value: &Value, name: &str| match value[name].as_str() {
+            Some(text) if !text.is_empty() => text.to_owned(),
+            _ => panic!("no {name}: {problem:#}"),
+        };
+        for name in ["type", "title"] {
+            text(&problem, name);
         }
-        problem
+        let violations = problem["errors"].as_array().cloned().unwrap_or_default();
+        let path = |violation: &Value| {
+            assert!(text(violation, "message").len() > 10, "no sentence: {problem:#}");
+            text(violation, "path")
+        };
+        Problem { detail: text(&problem, "detail"), paths: violations.iter().map(path).collect() }
     }
 
-    /// The paths of all faults of a refused document, each with its sentence.
+    /// The paths of all violations of a refused document.
     #[track_caller]
     pub(crate) fn violation_paths(&self) -> Vec<String> {
-        let problem = self.problem(422);
-        let faults = problem["errors"].as_array().unwrap_or_else(|| panic!("no errors: {problem:#}"));
-        let path = |fault: &Value| {
-            assert!(fault["message"].as_str().is_some_and(|text| text.len() > 10), "no sentence: {problem:#}");
-            fault["path"].as_str().expect("a path").to_owned()
-        };
-        faults.iter().map(path).collect()
+        let Problem { paths, .. } = self.expect_problem(422);
+        assert!(!paths.is_empty(), "no violations: {self:?}");
+        paths
     }
+}
+
+/// Why a request was refused.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) detail: String,
+    /// The path of each violation of a document or of a parameter.
+    pub(crate) paths: Vec<String>,
 }
 
 /// What a command printed, and how it ended.
@@ -242,11 +255,18 @@ impl Waypost {
     }
 
     /// Sends a request with headers and a body of any kind.
-    pub(crate) async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Reply {
+    pub(crate) async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Reply {
         let mut request = self.client.request(method.clone(), self.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        let body = body.into();
         if !body.is_empty() {
             request = request.body(body);
         }
