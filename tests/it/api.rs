@@ -7,7 +7,7 @@ use crate::auth_test_app::{AuthTestApp, ROLES};
 use crate::support::json::{only_of, webhook_id, webhook_mut};
 use crate::support::waypost::{Problem, Reply};
 use crate::support::{Broker, DEFAULT_TIMEOUT, Waypost, unique, wait_until};
-use crate::test_app::{event_with_keyword, example_campaign};
+use crate::test_app::{example_campaign, step_event};
 
 /// The OpenAPI document of a worker.
 pub(crate) struct Document(Value);
@@ -162,7 +162,7 @@ async fn responses_match_the_openapi_document() {
     let accept = guarded.send_as("editor", Method::POST, "/v1/configuration/accept-empty", None).await;
     check("acceptEmptyConfiguration", 409, accept);
     check("getOpenApi", 200, guarded.get_as("viewer", "/v1/openapi.json").await);
-    let event = event_with_keyword("4", "e");
+    let event = step_event().keyword("4").id("e").json();
     check("publishEvent", 202, guarded.send_as("operator", Method::POST, "/v1/events", Some(&event)).await);
     check("explainEvent", 200, guarded.send_as("viewer", Method::POST, "/v1/explain", Some(&event)).await);
     for changed in ["campaignId", "label"] {
@@ -268,7 +268,7 @@ async fn every_write_request_is_audited() {
     ask("viewer", Method::HEAD, campaign_path).await;
     ask("", Method::GET, campaign_path).await;
     ask("viewer", Method::POST, "/v1/explain").await;
-    guarded.send_as("operator", Method::POST, "/v1/events", Some(&event_with_keyword(1, "e"))).await;
+    guarded.send_as("operator", Method::POST, "/v1/events", Some(&step_event().keyword(1).id("e").json())).await;
     ask("viewer", Method::POST, "/v1/events").await;
     // What is refused is.
     ask("viewer", Method::PUT, campaign_path).await;

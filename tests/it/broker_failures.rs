@@ -13,7 +13,7 @@ use crate::support::json::section;
 use crate::support::lossy_proxy::{Loss, LossyProxy};
 use crate::support::receiver::Request;
 use crate::support::{Amqp, Answer, Broker, DEFAULT_TIMEOUT, Message, Proxy, Receiver, Waypost, unique, wait_until};
-use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword, example_campaign};
+use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
 /// Waits until every event has been delivered to the receiver, however often.
 async fn wait_until_all_delivered(receiver: &Receiver, count: usize) {
@@ -52,7 +52,11 @@ async fn a_delivery_lost_on_the_connection_is_recovered() {
     let waypost = Waypost::start_with(&proxy.amqp_url(), &prefix, &FAST_RETRIES).await;
     waypost.put_campaign(&example_campaign(&receiver)).await;
     let amqp = Amqp::connect(&broker.url()).await;
-    amqp.publish_events(&prefix, &[event_with_keyword(3, "before"), event_with_keyword(3, "the lost one")]).await;
+    amqp.publish_events(
+        &prefix,
+        &[step_event().keyword(3).id("before").json(), step_event().keyword(3).id("the lost one").json()],
+    )
+    .await;
     receiver.wait_until(|requests| requests.len() == 1).await;
     wait_until("the loss", DEFAULT_TIMEOUT, async || proxy.has_lost().then_some(())).await;
     // No other message shows the broker that the worker lacks one.
@@ -72,7 +76,10 @@ async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
     let unreadable = Message::raw(vec![b'x'; 100_000]).id("large");
     stage
         .amqp
-        .publish(&format!("{}.events", stage.prefix), [unreadable, Message::event(&event_with_keyword(3, "small"))])
+        .publish(
+            &format!("{}.events", stage.prefix),
+            [unreadable, Message::event(&step_event().keyword(3).id("small").json())],
+        )
         .await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
     let letters = stage.waypost.wait_for_letters("reason=malformed", 1).await;
@@ -89,7 +96,7 @@ async fn a_removed_message_whose_letter_is_above_the_brokers_limit_is_kept_witho
     assert!(stage.waypost.wait_for_exit().await.success());
     let events = format!("{}.events", stage.prefix);
     // The letter has the event twice: read, and as it came.
-    let mut event = event_with_keyword(3, "expired");
+    let mut event = step_event().keyword(3).id("expired").json();
     event["option"] = json!("x".repeat(60_000));
     stage.amqp.publish(&events, [Message::event(&event).expiration(50)]).await;
     stage.amqp.wait_for_depth(&events, 0).await;
@@ -179,7 +186,7 @@ async fn a_silent_connection_is_closed() {
     proxy.resume();
     proxy.cut();
     stage.waypost.wait_until_ready().await;
-    Amqp::connect(&broker.url()).await.publish_event(&stage.prefix, &event_with_keyword(3, "after")).await;
+    Amqp::connect(&broker.url()).await.publish_event(&stage.prefix, &step_event().keyword(3).id("after").json()).await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
 }
 
@@ -189,7 +196,10 @@ async fn a_stop_does_not_wait_for_a_stalled_connection() {
     let proxy = Proxy::start(broker.port());
     let stage = TestApp::start_on(&proxy.amqp_url(), "life", &[("WAYPOST_SHUTDOWN__GRACE", "1s")]).await;
     stage.receiver.reply("/agent", Answer::never());
-    Amqp::connect(&broker.url()).await.publish_event(&stage.prefix, &event_with_keyword(3, "in hand")).await;
+    Amqp::connect(&broker.url())
+        .await
+        .publish_event(&stage.prefix, &step_event().keyword(3).id("in hand").json())
+        .await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
     proxy.stall();
     stage.waypost.terminate();
@@ -272,7 +282,7 @@ async fn a_deleted_queue_is_declared_again_without_losing_its_message() {
     let rung = format!("{}.delay.1", stage.prefix);
     let channel = stage.amqp.channel().await;
     channel.queue_delete(rung.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
-    stage.publish(&event_with_keyword(4, "e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
     stage.receiver.wait_until(|requests| requests.len() == 2).await;
     assert_eq!(stage.amqp.depth(&rung).await, Some(0));
 }
@@ -285,7 +295,7 @@ async fn a_consumer_cancelled_by_the_broker_is_replaced() {
     channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
     wait_until("the queue to be declared again", SLOW_TIMEOUT, async || stage.amqp.depth(&queue).await).await;
     stage.waypost.wait_until_ready().await;
-    stage.publish(&event_with_keyword(3, "after")).await;
+    stage.publish(step_event().keyword(3).id("after")).await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::test_app::{TestApp, event_with_keyword, sha256_hex, token_settings};
+use super::test_app::{TestApp, sha256_hex, step_event, token_settings};
 use crate::support::browser::{Browser, Key, button, checkbox, choice, field, link, region, row, summary};
 use crate::support::json::{self, entry, entry_mut, find_by, items_of, only_of, section, section_mut};
 use crate::support::receiver::Request;
@@ -106,7 +106,7 @@ async fn the_example_campaign_can_be_built_by_keyboard() {
     let amqp = crate::support::Amqp::connect(&Broker::shared().await.url()).await;
     let options = ["Plans", "Raffle Giveaway", "", "Offers", "Survey"];
     let events = (1..).zip(options).map(|(keyword, option)| {
-        let mut event = event_with_keyword(keyword, &format!("{prefix}-{keyword}"));
+        let mut event = step_event().keyword(keyword).id(&format!("{prefix}-{keyword}")).json();
         event["option"] = json!(option);
         event
     });

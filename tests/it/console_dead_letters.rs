@@ -9,7 +9,7 @@ use crate::support::dead_letters::{ids, text_field};
 use crate::support::json::{newest, webhook_mut};
 use crate::support::unique::free_port;
 use crate::support::{Answer, Waypost, unique, wait_until};
-use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, example_campaign};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, example_campaign, step_event};
 
 /// A stage whose roles have tokens, and a browser in which one of them has logged in.
 async fn start_logged_in(role: &str) -> (TestApp, Browser) {
@@ -43,7 +43,7 @@ async fn create_exhausted_letter(stage: &TestApp, event: &str) {
     webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 3 });
     stage.waypost.put_campaign(&campaign).await;
     stage.receiver.reply("/offers", Answer::status(503).body("the database is down"));
-    stage.publish(&event_with_keyword(4, event)).await;
+    stage.publish(step_event().keyword(4).id(event)).await;
     wait_until("the letter", SLOW_TIMEOUT, async || {
         (stage.waypost.count_letters("status=503").await > before).then_some(())
     })

@@ -7,7 +7,7 @@ use crate::console_campaigns::log_in;
 use crate::support::browser::{Key, button, field, heading, link, row, summary};
 use crate::support::json::webhook_mut;
 use crate::support::{Answer, Broker, Browser, Receiver, wait_until};
-use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword, example_campaign};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
 const EVENT: &str = "Step event, as it is published";
 
@@ -45,7 +45,7 @@ async fn numbers_update_while_events_are_delivered() {
     browser.wait_for_focus(&link("All endpoints")).await;
 
     stage.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
-    stage.publish(&event_with_keyword(4, "fails-once")).await;
+    stage.publish(step_event().keyword(4).id("fails-once")).await;
     browser.wait_for_text("status_5xx 1").await;
     browser.wait_for_text("received from delay queues 1").await;
 
@@ -153,7 +153,7 @@ async fn an_event_is_explained() {
     browser.wait_for_text("one webhook fires").await;
 
     // One that fires.
-    explain(&browser, &event_with_keyword(4, "explained")).await;
+    explain(&browser, &step_event().keyword(4).id("explained").json()).await;
     browser.wait_for_text("Welcome Message, entry 4 fires").await;
     browser.wait_for_focus(&heading("one webhook fires")).await;
     browser.wait_for_text("webhook-id: msg_").await;
@@ -176,7 +176,7 @@ async fn an_event_is_explained() {
 
     // One that fires nothing.
     browser.open("/explain").await;
-    explain(&browser, &event_with_keyword(9, "nothing")).await;
+    explain(&browser, &step_event().keyword(9).id("nothing").json()).await;
     browser
         .wait_for_text("nothing is sent: the section has no webhook of its own, and the menu has no keyword 9")
         .await;
@@ -209,7 +209,7 @@ async fn a_viewer_sees_everything_except_secrets() {
         browser.wait_for_text("All is well").await;
         browser.assert_page_quality().await;
         browser.click(&link("Explain")).await;
-        explain(&browser, &event_with_keyword(4, "seen")).await;
+        explain(&browser, &step_event().keyword(4).id("seen").json()).await;
         browser.wait_for_text(&format!("x-api-key: {key}")).await;
         browser.click(&link("Endpoints")).await;
         browser.wait_for_text("No endpoint is in use.").await;

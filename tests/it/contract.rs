@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::test_app::{event_with_keyword, example_campaign};
+use super::test_app::{example_campaign, step_event};
 use crate::support::Receiver;
 use crate::support::waypost::cli;
 
@@ -25,7 +25,7 @@ async fn printed(name: &str) -> Value {
 #[tokio::test]
 async fn the_schemas_accept_valid_documents() {
     let event = jsonschema::draft202012::new(&printed("event").await).expect("a schema");
-    assert!(event.is_valid(&event_with_keyword(4, "an-event")));
+    assert!(event.is_valid(&step_event().keyword(4).id("an-event").json()));
     assert!(!event.is_valid(&json!({ "campaignId": "13010", "label": "Plans" })));
     let document = example_campaign(&Receiver::start());
     let schema = jsonschema::draft202012::new(&printed("campaign").await).expect("a schema");

@@ -15,7 +15,7 @@ use crate::support::json::items_of;
 use crate::support::tools::{project_root, read_project_file, tool_command};
 use crate::support::unique::free_port;
 use crate::support::{Answer, unique, wait_until};
-use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, example_campaign};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, example_campaign, step_event};
 
 const RULES: [&str; 2] = ["deploy/prometheus/recording.yml", "deploy/prometheus/alerts.yml"];
 
@@ -129,7 +129,8 @@ async fn every_panel_has_data() {
     }
     // There is something of everything, again and again: rates are of what goes on.
     wait_until("something in every panel", SLOW_TIMEOUT, async || {
-        let events: Vec<Value> = [3, 4, 5].map(|keyword| event_with_keyword(keyword, &unique("event"))).into();
+        let events: Vec<Value> =
+            [3, 4, 5].map(|keyword| step_event().keyword(keyword).id(&unique("event")).json()).into();
         stage.amqp.publish_events(&stage.prefix, &events).await;
         if !stage.waypost.letters("state=pending").await.is_empty() {
             stage.waypost.create_replay(&json!({ "filter": {} })).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::dead_letters::{ids, text_field};
 use crate::support::json::{items_of, only, webhook_mut};
 use crate::support::{Answer, Message};
-use crate::test_app::{TestApp, event_with_keyword, example_campaign};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// Letters of two campaigns, with all kinds of ends; some have been discarded.
 async fn start_with_mixed_letters() -> TestApp {
@@ -22,7 +22,8 @@ async fn start_with_mixed_letters() -> TestApp {
     }
     let mut count = 0;
     for round in 0..2 {
-        let of = |keyword: u32, number: u32| event_with_keyword(keyword, &format!("{round}-{keyword}-{number}"));
+        let of =
+            |keyword: u32, number: u32| step_event().keyword(keyword).id(&format!("{round}-{keyword}-{number}")).json();
         let mut events: Vec<Value> = (0..3).map(|number| of(3, number)).collect();
         events.extend((0..2).map(|number| of(4, number)));
         events.push(of(5, 0));

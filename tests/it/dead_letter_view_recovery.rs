@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::dead_letters::{ids, text_field};
 use crate::support::wait::poll_until;
 use crate::support::{Answer, DEFAULT_TIMEOUT, Waypost, wait_until};
-use crate::test_app::{TestApp, event_with_keyword};
+use crate::test_app::{TestApp, step_event};
 
 /// Four letters of which one is pending, one has been replayed, one has failed again (and is thus two), and one has been
 /// discarded.
@@ -166,7 +166,7 @@ async fn all_workers_show_the_same_states() {
         worker.wait_for_letter_count("state=replayed", 3).await;
     }
     stage.receiver.reply("/agent", Answer::status(410));
-    stage.publish(&event_with_keyword(3, "after")).await;
+    stage.publish(step_event().keyword(3).id("after")).await;
     for worker in [&second, &stage.waypost] {
         worker.wait_for_state_counts(&[("pending", 1), ("replayed", 3), ("discarded", 2)]).await;
     }

@@ -9,7 +9,7 @@ use crate::support::dead_letters::{header_value, ids, text_field};
 use crate::support::json::{first_attempt, only, remove_entry, section_mut, webhook_mut};
 use crate::support::receiver::Request;
 use crate::support::{Answer, Message};
-use crate::test_app::{TestApp, event_with_keyword, example_campaign};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// Deliveries that end in every way there is, each of an event that is called by the reason.
 async fn create_letter_of_each_reason(stage: &TestApp) -> Vec<Value> {
@@ -30,7 +30,7 @@ async fn create_letter_of_each_reason(stage: &TestApp) -> Vec<Value> {
     let chosen =
         [(3, "gone"), (4, "exhausted"), (5, "webhook_disabled"), (6, "webhook_deleted"), (7, "forbidden_address")];
     for (keyword, reason) in chosen {
-        stage.publish(&event_with_keyword(keyword, reason)).await;
+        stage.publish(step_event().keyword(keyword).id(reason)).await;
     }
     let tried = |path: &str, requests: &[Request]| requests.iter().any(|request| request.path() == path);
     stage.receiver.wait_until(|requests| tried("/survey", requests) && tried("/deleted", requests)).await;
@@ -168,7 +168,7 @@ async fn events_with_the_same_id_have_a_letter_each() {
     let stage = TestApp::start("letters", &[]).await;
     stage.receiver.reply("/agent", Answer::status(410));
     // So many that some die in the same millisecond.
-    let events = vec![event_with_keyword(3, "twin"); 600];
+    let events = vec![step_event().keyword(3).id("twin").json(); 600];
     stage.amqp.publish_events(&stage.prefix, &events).await;
     stage.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"dead\"}", events.len() as f64).await;
     let letters = stage.waypost.wait_for_letters("", events.len()).await;
@@ -182,7 +182,7 @@ async fn letters_written_while_no_worker_ran_are_found() {
     stage.create_dead_letters(3, 3).await;
     stage.waypost.terminate();
     assert!(stage.waypost.wait_for_exit().await.success());
-    let event = event_with_keyword(3, "poison");
+    let event = step_event().keyword(3).id("poison").json();
     stage.create_poison_message(&event).await;
     stage.waypost.restart().await;
     let letters = stage.waypost.wait_for_letters("", 4).await;

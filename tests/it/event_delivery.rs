@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::amqp::Message;
-use crate::test_app::{TestApp, event_with_keyword};
+use crate::test_app::{TestApp, step_event};
 
 #[tokio::test]
 async fn a_section_webhook_gets_the_documented_request() {
@@ -36,7 +36,7 @@ async fn a_section_webhook_gets_the_documented_request() {
 #[tokio::test]
 async fn a_redirect_webhook_gets_no_option_and_no_keyword() {
     let stage = TestApp::start("journey", &[]).await;
-    let mut event = event_with_keyword(" 3 ", "e-1");
+    let mut event = step_event().keyword(" 3 ").id("e-1").json();
     event["option"] = "Agent".into();
     stage.publish(&event).await;
     let requests = stage.receiver.wait_until(|requests| requests.len() == 1).await;
@@ -82,7 +82,7 @@ async fn an_event_is_sent_to_entry_and_section_webhooks() {
 async fn the_event_id_comes_from_event_message_or_body() {
     let stage = TestApp::start("journey", &[]).await;
     let exchange = format!("{}.events", stage.prefix);
-    let named = event_with_keyword(3, "e-1");
+    let named = step_event().keyword(3).id("e-1").json();
     let mut nameless = named.clone();
     nameless.as_object_mut().expect("an object").remove("eventId");
     let messages = [
@@ -103,11 +103,11 @@ async fn the_event_id_comes_from_event_message_or_body() {
 #[tokio::test]
 async fn events_without_a_webhook_are_counted() {
     let stage = TestApp::start("journey", &[]).await;
-    let mut elsewhere = event_with_keyword(3, "e-2");
+    let mut elsewhere = step_event().keyword(3).id("e-2").json();
     elsewhere["campaignId"] = "no-such-campaign".into();
-    let mut nowhere = event_with_keyword(3, "e-3");
+    let mut nowhere = step_event().keyword(3).id("e-3").json();
     nowhere["label"] = "welcome message".into();
-    for event in [event_with_keyword(1, "e-1"), elsewhere, nowhere] {
+    for event in [step_event().keyword(1).id("e-1").json(), elsewhere, nowhere] {
         stage.publish(&event).await;
     }
     stage.waypost.wait_for_metric("waypost_events_total{result=\"no_webhook\"}", 3.0).await;
@@ -117,14 +117,14 @@ async fn events_without_a_webhook_are_counted() {
 #[tokio::test]
 async fn an_event_can_be_published_over_http() {
     let stage = TestApp::start("journey", &[]).await;
-    let mut event = event_with_keyword(3, "ignored");
+    let mut event = step_event().keyword(3).id("ignored").json();
     event.as_object_mut().expect("an object").remove("eventId");
     let reply = stage.waypost.send(reqwest::Method::POST, "/v1/events", Some(&event)).await;
     assert_eq!(reply.status, 202, "{reply:?}");
     let event_id = reply.json()["eventId"].as_str().expect("an event id").to_owned();
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
     // The identity told is the one that counts.
-    stage.publish(&event_with_keyword(3, &event_id)).await;
+    stage.publish(step_event().keyword(3).id(&event_id)).await;
     stage.receiver.wait_until(|requests| requests.len() == 2).await;
     assert_eq!(stage.receiver.requests_by_webhook_id().len(), 1);
 
@@ -137,8 +137,8 @@ async fn an_event_can_be_published_over_http() {
 async fn only_failures_are_logged() {
     let stage = TestApp::start("journey", &[]).await;
     stage.receiver.reply("/offers", crate::support::Answer::status(410));
-    stage.publish(&event_with_keyword(3, "e-1")).await;
-    stage.publish(&event_with_keyword(4, "e-2")).await;
+    stage.publish(step_event().keyword(3).id("e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-2")).await;
     stage.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     stage.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"dead\"}", 1.0).await;
     let lines = stage.waypost.log_lines();

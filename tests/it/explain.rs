@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::auth_test_app::AuthTestApp;
 use crate::cli::CliProcess;
 use crate::support::json::{only, webhook_mut};
-use crate::test_app::{TestApp, event_with_keyword, example_campaign};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// The webhooks of an explanation that have a request.
 fn with_request(explanation: &Value) -> Vec<&Value> {
@@ -19,7 +19,7 @@ fn with_request(explanation: &Value) -> Vec<&Value> {
 #[tokio::test]
 async fn explained_requests_match_sent_requests() {
     let stage = TestApp::start("explain", &[]).await;
-    let event = event_with_keyword(4, "explained");
+    let event = step_event().keyword(4).id("explained").json();
     let reply = stage.waypost.send(Method::POST, "/v1/explain", Some(&event)).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let explanation = reply.json();
@@ -53,7 +53,8 @@ async fn headers_are_shown_to_an_editor_only() {
     webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
     guarded.put_campaign(&whole).await;
     for (role, key) in [("viewer", "********"), ("operator", "********"), ("editor", "the-key")] {
-        let reply = guarded.send_as(role, Method::POST, "/v1/explain", Some(&event_with_keyword(4, "e"))).await;
+        let reply =
+            guarded.send_as(role, Method::POST, "/v1/explain", Some(&step_event().keyword(4).id("e").json())).await;
         let explanation = reply.json();
         assert_eq!(only(&with_request(&explanation))["request"]["headers"]["x-api-key"], key, "{role}");
         assert!(role == "editor" || !reply.body.contains("the-key"), "{role}: {}", reply.body);
@@ -107,7 +108,7 @@ async fn an_event_may_come_from_a_file() {
             .wait_for_exit()
             .await
     };
-    let event = format!("{:#}", event_with_keyword(3, "e"));
+    let event = format!("{:#}", step_event().keyword(3).id("e").json());
     let printed = run(&["-", "--json"], &event).await;
     assert_eq!(printed.code, Some(0), "{printed:#?}");
     let explanation: Value = serde_json::from_str(&printed.stdout).expect("JSON");

@@ -8,14 +8,14 @@ use crate::support::amqp::Message;
 use crate::support::dead_letters::text_field;
 use crate::support::json::items_of;
 use crate::support::{DEFAULT_TIMEOUT, wait_until};
-use crate::test_app::{TestApp, event_with_keyword};
+use crate::test_app::{TestApp, step_event};
 
 #[tokio::test]
 async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
     let stage = TestApp::start("malformed", &[]).await;
-    let mut late = event_with_keyword(3, "e");
+    let mut late = step_event().keyword(3).id("e").json();
     late["date"] = "2024-06-18".into();
-    let mut typed = event_with_keyword(3, "e");
+    let mut typed = step_event().keyword(3).id("e").json();
     typed["label"] = json!(7);
     typed["keyword"] = json!({});
     typed.as_object_mut().expect("an object").remove("phoneNumber");
@@ -36,7 +36,7 @@ async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
     ];
     let messages: Vec<Message> = bodies.iter().map(|(body, _)| Message::raw(body.clone()).key("13010")).collect();
     stage.amqp.publish(&format!("{}.events", stage.prefix), messages).await;
-    stage.publish(&event_with_keyword(3, "the-next")).await;
+    stage.publish(step_event().keyword(3).id("the-next")).await;
 
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
     let letters = stage.dead_letters(bodies.len()).await;
@@ -83,7 +83,7 @@ async fn a_poison_message_is_dead_lettered_unchanged() {
     assert!(stage.waypost.wait_for_exit().await.success());
     // In the place of a worker that dies of this event each time.
     let (queue, stream) = (format!("{}.events", stage.prefix), format!("{}.dead-letters", stage.prefix));
-    let event = event_with_keyword(3, "poison");
+    let event = step_event().keyword(3).id("poison").json();
     stage.publish(&event).await;
     let dead = stage.amqp.read_stream(&stream, |records| !records.is_empty());
     let records = stage.amqp.requeue_until(&queue, dead).await;

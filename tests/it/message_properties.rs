@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::Broker;
 use crate::support::raw_amqp::{RawMessage, TextProperty, long_bytes, nested, publish_raw, short_string};
-use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, step_event};
 
 /// Not UTF-8: `José` in Latin-1, and a UUID as 16 bytes.
 const LATIN_1: &[u8] = b"Jos\xE9";
@@ -17,7 +17,7 @@ const NEIGHBOR_COUNT: usize = 40;
 
 /// A message of an event with this identity, or none.
 fn event(event_id: Option<&str>) -> RawMessage {
-    let mut event = event_with_keyword(3, event_id.unwrap_or_default());
+    let mut event = step_event().keyword(3).id(event_id.unwrap_or_default()).json();
     if event_id.is_none() {
         event.as_object_mut().expect("an object").remove("eventId");
     }
@@ -54,7 +54,7 @@ fn unusual_messages() -> Vec<RawMessage> {
     messages.extend(
         headers.iter().enumerate().map(|(number, table)| event(Some(&format!("header-{number}"))).headers(table)),
     );
-    messages.push(RawMessage::new(LATIN_1, event_with_keyword(3, "routing-key")));
+    messages.push(RawMessage::new(LATIN_1, step_event().keyword(3).id("routing-key").json()));
     messages
 }
 

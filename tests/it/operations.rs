@@ -11,7 +11,7 @@ use crate::support::tools::{
     all_output, parse_yaml, project_root, read_project_file, run, run_successfully, tool_command,
 };
 use crate::support::{Answer, Broker, Waypost, unique};
-use crate::test_app::{TestApp, event_with_keyword};
+use crate::test_app::{TestApp, step_event};
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const RECORDING_RULES: &str = "deploy/prometheus/recording.yml";
@@ -167,7 +167,7 @@ async fn the_health_check_works_without_a_shell() {
 async fn the_objective_counts_first_attempts_only() {
     let stage = TestApp::start("first-attempts", &[]).await;
     stage.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
-    stage.publish(&event_with_keyword(4, "twice")).await;
+    stage.publish(step_event().keyword(4).id("twice")).await;
     stage.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     let metrics = stage.waypost.metrics().await;
     assert_eq!(metrics["waypost_attempt_duration_seconds_count"], 2.0);

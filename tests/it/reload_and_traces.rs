@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use serde_json::{Map, Value};
 
-use super::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword};
+use super::test_app::{SLOW_TIMEOUT, TestApp, step_event};
 use crate::support::amqp::Message;
 use crate::support::json::{find_by, items_of};
 use crate::support::{Answer, Receiver, wait_until};
@@ -33,7 +33,7 @@ async fn settings_are_reloaded() {
     assert!(line.contains("retry.maxAttempts: 12 → 1") && line.contains("log.level: info → debug"), "{line}");
     let line = stage.waypost.wait_for_log_line("settings changes need a restart").await;
     assert!(line.contains("broker.prefetch: 1000 → 7") && !line.contains("retry"), "{line}");
-    stage.publish(&event_with_keyword(4, "reloaded")).await;
+    stage.publish(step_event().keyword(4).id("reloaded")).await;
     let letters = stage.dead_letters(1).await;
     let letter = find_by(&letters, "eventId", "reloaded");
     assert_eq!((&letter["reason"], letter["attempts"].as_array().map(Vec::len)), (&"exhausted".into(), Some(1)));
@@ -42,7 +42,7 @@ async fn settings_are_reloaded() {
     reload(&stage, "[retry]\nmaxAttempts = 0\njiter = 1\n");
     let line = stage.waypost.wait_for_log_line("settings not reloaded").await;
     assert!(line.contains("retry.maxAttempts") && line.contains("retry.jiter"), "{line}");
-    stage.publish(&event_with_keyword(4, "not-reloaded")).await;
+    stage.publish(step_event().keyword(4).id("not-reloaded")).await;
     let letters = stage.dead_letters(2).await;
     assert_eq!(items_of(&find_by(&letters, "eventId", "not-reloaded")["attempts"]).len(), 1);
 
@@ -60,7 +60,7 @@ async fn endpoint_limits_are_reloaded() {
     stage.waypost.wait_for_log_line("endpoint.maxConcurrency: 64 → 2").await;
     stage.receiver.reply("/offers", Answer::never());
     for number in 0..20 {
-        stage.publish(&event_with_keyword(4, &format!("limited-{number}"))).await;
+        stage.publish(step_event().keyword(4).id(&format!("limited-{number}"))).await;
     }
     stage.waypost.wait_for_metric("waypost_deliveries_parked_total{reason=\"concurrency\"}", 18.0).await;
     assert_eq!(stage.receiver.requests().len(), 2);
@@ -88,7 +88,7 @@ async fn a_trace_is_continued_to_the_receiver() {
     let stage = TestApp::start("running", &[("WAYPOST_TELEMETRY__OTLP_ENDPOINT", &collector.url(""))]).await;
     stage.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
     let traceparent = format!("00-{TRACE}-{PARENT}-01");
-    let event = Message::event(&event_with_keyword(4, "traced")).header("traceparent", &traceparent);
+    let event = Message::event(&step_event().keyword(4).id("traced").json()).header("traceparent", &traceparent);
     stage.amqp.publish(&format!("{}.events", stage.prefix), [event]).await;
     let requests = stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() >= 2).await;
     assert!(requests.iter().all(|request| request.header("traceparent") == Some(&*traceparent)), "{requests:?}");
@@ -124,10 +124,10 @@ async fn log_fields_match_the_documentation() {
     let stage = TestApp::start("running", &settings).await;
     stage.receiver.reply("/offers", Answer::status(500));
     let events = format!("{}.events", stage.prefix);
-    let mut unreadable = event_with_keyword(4, "unreadable");
+    let mut unreadable = step_event().keyword(4).id("unreadable").json();
     unreadable["date"] = "yesterday".into();
     let traceparent = format!("00-{TRACE}-{PARENT}-01");
-    let messages = [event_with_keyword(4, "fails"), event_with_keyword(3, "works"), unreadable];
+    let messages = [step_event().keyword(4).id("fails").json(), step_event().keyword(3).id("works").json(), unreadable];
     let messages = messages.iter().map(|event| Message::event(event).header("traceparent", &traceparent));
     stage.amqp.publish(&events, messages).await;
 
@@ -166,7 +166,7 @@ async fn log_lines_name_who_caused_a_failure() {
     stage.receiver.reply("/survey", Answer::status(404));
     stage.receiver.reply("/agent", Answer::reset());
     for keyword in [3, 4, 5] {
-        stage.publish(&event_with_keyword(keyword, &format!("blamed-{keyword}"))).await;
+        stage.publish(step_event().keyword(keyword).id(&format!("blamed-{keyword}"))).await;
     }
     stage.dead_letters(3).await;
     for blame in ["receiver_5xx", "receiver_4xx", "receiver_reset"] {

@@ -12,7 +12,7 @@ use crate::support::dead_letters::{ids, text_field};
 use crate::support::json::{first_attempt, only, webhook_mut};
 use crate::support::raw_amqp::{RawMessage, Rejection, TextProperty, publish_raw, reject_raw, short_string};
 use crate::support::{Answer, Broker, Message, Waypost, wait_until};
-use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword, example_campaign};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
 /// Ends the stage's worker.
 async fn stop_worker(stage: &TestApp) {
@@ -54,7 +54,7 @@ fn assert_letter_of_event(letter: &Value, event: &Value) {
 async fn an_expired_event_becomes_a_letter_and_can_be_replayed() {
     let stage = TestApp::start("removed", &[]).await;
     stop_worker(&stage).await;
-    let event = event_with_keyword(3, "expired");
+    let event = step_event().keyword(3).id("expired").json();
     stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::event(&event).expiration(50)]).await;
     stage.amqp.wait_for_depth(&format!("{}.events", stage.prefix), 0).await;
     stage.waypost.restart().await;
@@ -68,7 +68,7 @@ async fn an_expired_event_becomes_a_letter_and_can_be_replayed() {
 async fn rejected_events_become_letters_with_any_properties() {
     let stage = TestApp::start("removed", &[]).await;
     stop_worker(&stage).await;
-    let (events, event) = (format!("{}.events", stage.prefix), event_with_keyword(3, "rejected"));
+    let (events, event) = (format!("{}.events", stage.prefix), step_event().keyword(3).id("rejected").json());
     // A reader that lapin alone would end at the first.
     let odd = RawMessage::new(b"13010", &event).text(TextProperty::CorrelationId, b"Jos\xE9");
     publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
@@ -102,7 +102,7 @@ async fn the_reason_is_the_latest_removal() {
         FieldTable::default(),
     );
     bound.await.expect("a binding");
-    let event = event_with_keyword(3, "late");
+    let event = step_event().keyword(3).id("late").json();
     stage.amqp.publish(exchange, [Message::event(&event).key(&delay)]).await;
     stage.amqp.wait_for_depth(&events, 1).await;
     stage.amqp.reject(&events, 1).await;
@@ -110,14 +110,14 @@ async fn the_reason_is_the_latest_removal() {
     // Before 3.13 a stream does not keep why.
     let reason = if broker_version().starts_with("3.10") { "poison" } else { "rejected" };
     assert_letter_of_event(only(&letters_with_reason(&stage.waypost, reason, 1).await), &event);
-    stage.amqp.publish(exchange, [Message::event(&event_with_keyword(3, "later")).key(&delay)]).await;
+    stage.amqp.publish(exchange, [Message::event(&step_event().keyword(3).id("later").json()).key(&delay)]).await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
 }
 
 #[tokio::test]
 async fn an_event_published_to_the_stream_becomes_a_letter() {
     let stage = TestApp::start("removed", &[]).await;
-    let event = event_with_keyword(3, "shovelled");
+    let event = step_event().keyword(3).id("shovelled").json();
     stage.amqp.publish(&format!("{}.dead-letters", stage.prefix), [Message::event(&event)]).await;
     assert_letter_of_event(only(&letters_with_reason(&stage.waypost, "rejected", 1).await), &event);
     replay_reason(&stage.waypost, "rejected").await;
@@ -128,7 +128,7 @@ async fn an_event_published_to_the_stream_becomes_a_letter() {
 async fn a_poison_retry_becomes_a_letter_of_its_delivery() {
     let stage = TestApp::start("removed", &[]).await;
     stage.receiver.reply("/agent", Answer::status(503).body("overloaded"));
-    stage.publish(&event_with_keyword(3, "poison")).await;
+    stage.publish(step_event().keyword(3).id("poison")).await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
     stage.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
     stop_worker(&stage).await;
@@ -152,7 +152,7 @@ async fn a_poison_retry_becomes_a_letter_of_its_delivery() {
 async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
     let stage = TestApp::start("removed", &[]).await;
     stop_worker(&stage).await;
-    let (events, event) = (format!("{}.events", stage.prefix), event_with_keyword(3, "returned"));
+    let (events, event) = (format!("{}.events", stage.prefix), step_event().keyword(3).id("returned").json());
     let odd = RawMessage::new(b"13010", &event).text(TextProperty::ReplyTo, b"Jos\xE9");
     publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
     reject_raw(Broker::shared().await, &events, 95, Rejection::Requeue).await;
@@ -167,7 +167,7 @@ async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
     // A message may bring the header from another queue.
     let count = [short_string(b"x-delivery-count"), [b"l".as_slice(), &500_i64.to_be_bytes()].concat()].concat();
-    let moved = RawMessage::new(b"13010", event_with_keyword(3, "moved")).headers(&count);
+    let moved = RawMessage::new(b"13010", step_event().keyword(3).id("moved").json()).headers(&count);
     publish_raw(Broker::shared().await, events.as_bytes(), vec![moved]).await;
     stage.receiver.wait_until(|requests| requests.len() == 2).await;
 }
@@ -252,7 +252,7 @@ async fn messages_removed_by_policies_become_letters() {
         broker.ctl(&["set_policy", "--apply-to", "queues", "short", &pattern, definition]).await;
     };
     policy(r#"{"message-ttl":50}"#).await;
-    stage.publish(&event_with_keyword(3, "event-ttl")).await;
+    stage.publish(step_event().keyword(3).id("event-ttl")).await;
     stage.amqp.wait_for_depth(&events, 0).await;
     policy(r#"{"max-length":1,"overflow":"drop-head"}"#).await;
     stage.amqp.publish_events(&stage.prefix, &events_with_keyword(3, 3)).await;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::receiver::Request;
 use crate::support::{Answer, Broker, Waypost, heavy, wait_until};
-use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, step_event};
 
 /// So many letters are in flight at most, and may be sent once more after a fault.
 const MAX_IN_FLIGHT: usize = 100;
@@ -144,7 +144,7 @@ async fn a_large_replay_does_not_delay_new_events() {
     stage.receiver.wait_until(|requests| requests.len() >= 200).await;
     let fresh = |requests: &[Request]| requests.iter().filter(|request| request.path() == "/survey").count();
     for number in 0..20 {
-        stage.publish(&event_with_keyword(5, &format!("fresh-{number}"))).await;
+        stage.publish(step_event().keyword(5).id(&format!("fresh-{number}"))).await;
         stage.receiver.wait_until_within(Duration::from_secs(10), |requests| fresh(requests) > number).await;
     }
     let under_way = stage.waypost.replay(&replay).await;

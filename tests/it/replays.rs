@@ -10,7 +10,7 @@ use crate::support::dead_letters::{header_value, ids, text_field};
 use crate::support::json::{newest, oldest, only, only_of, remove_entry, webhook_mut};
 use crate::support::receiver::Request;
 use crate::support::{Answer, Message, Receiver};
-use crate::test_app::{TestApp, bearer_token, event_with_keyword, example_campaign};
+use crate::test_app::{TestApp, bearer_token, example_campaign, step_event};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,8 +25,8 @@ fn counts(replay: &Value) -> [u64; 4] {
 async fn a_letter_replayed_by_id_is_sent_unchanged() {
     let stage = TestApp::start("replays", &[]).await;
     stage.receiver.reply("/offers", Answer::status(410));
-    stage.publish(&event_with_keyword(4, "e-1")).await;
-    stage.publish(&event_with_keyword(4, "e-2")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-2")).await;
     let letters = stage.waypost.wait_for_letters("", 2).await;
     let (letter, other) = (text_field(newest(&letters), "id"), text_field(oldest(&letters), "id"));
     let delivery = text_field(newest(&letters), "deliveryId");
@@ -179,7 +179,7 @@ async fn a_poison_message_is_published_as_an_event_again() {
     let stage = TestApp::start("replays", &[]).await;
     stage.waypost.terminate();
     assert!(stage.waypost.wait_for_exit().await.success());
-    stage.create_poison_message(&event_with_keyword(3, "poison")).await;
+    stage.create_poison_message(&step_event().keyword(3).id("poison").json()).await;
     stage.waypost.restart().await;
     let letters = ids(&stage.waypost.wait_for_letters("reason=poison", 1).await);
     let replay = stage.waypost.create_replay(&json!({ "ids": letters })).await;
@@ -195,7 +195,7 @@ async fn current_or_original_configuration_is_used() {
     let stage = TestApp::start("replays", &[]).await;
     stage.receiver.reply("/offers", Answer::status(410));
     for event in ["e-1", "e-2"] {
-        stage.publish(&event_with_keyword(4, event)).await;
+        stage.publish(step_event().keyword(4).id(event)).await;
     }
     let letters = ids(&stage.waypost.wait_for_letters("", 2).await);
     let first = stage.receiver.requests();
@@ -228,7 +228,7 @@ async fn letters_of_deleted_webhooks_have_no_original_configuration() {
     stage.receiver.reply("/survey", Answer::status(503));
     let mut disabled = example_campaign(&stage.receiver);
     webhook_mut(&mut disabled, "Welcome Message", 5)["enabled"] = json!(false);
-    stage.publish(&event_with_keyword(5, "e-1")).await;
+    stage.publish(step_event().keyword(5).id("e-1")).await;
     stage.receiver.wait_until(|requests| !requests.is_empty()).await;
     stage.waypost.put_campaign(&disabled).await;
     let letters = stage.waypost.wait_for_letters("reason=webhook_disabled", 1).await;
@@ -344,7 +344,7 @@ async fn the_preview_has_a_request_for_each_endpoint() {
     stage.create_dead_letters(3, 6).await;
     stage.create_dead_letters(4, 6).await;
     other.reply("/survey", Answer::status(410));
-    stage.publish(&event_with_keyword(5, "elsewhere")).await;
+    stage.publish(step_event().keyword(5).id("elsewhere")).await;
     stage.waypost.wait_for_letter_count("", 13).await;
     elsewhere(&mut campaign, false);
     stage.waypost.put_campaign(&campaign).await;
@@ -408,7 +408,7 @@ async fn letters_written_during_a_replay_are_not_included() {
     let replay = stage.waypost.create_replay(&order).await;
     stage.receiver.wait_until(|requests| requests.len() >= 3).await;
     for number in 0..5 {
-        stage.publish(&event_with_keyword(3, &format!("fresh-{number}"))).await;
+        stage.publish(step_event().keyword(3).id(&format!("fresh-{number}"))).await;
     }
     let replay = stage.waypost.wait_for_replay(&replay, "done").await;
     assert_eq!(counts(&replay), [15, 15, 0, 15], "{replay:#}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::dead_letters::text_field;
 use crate::support::json::{find_by, first_attempt, only, remove_entry, webhook_mut};
 use crate::support::{Answer, DEFAULT_TIMEOUT, wait_until};
-use crate::test_app::{TestApp, event_with_keyword, example_campaign};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
@@ -16,7 +16,7 @@ async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
     let redirect = Answer::status(302).header("location", "/elsewhere").header("connection", "close");
     let answers = vec![Answer::status(500), redirect, Answer::reset(), Answer::ok()];
     stage.receiver.reply_in_turn("/offers", answers);
-    stage.publish(&event_with_keyword(4, "e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
     let requests = stage.receiver.wait_until(|requests| requests.len() == 4).await;
     assert_eq!(stage.receiver.requests_by_webhook_id().len(), 1);
     assert!(requests.iter().all(|request| request.body == requests[0].body));
@@ -36,7 +36,7 @@ async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
 async fn retry_after_delays_the_next_attempt() {
     let stage = TestApp::start("retries", &[]).await;
     stage.receiver.reply_in_turn("/offers", vec![Answer::status(429).header("retry-after", "3"), Answer::ok()]);
-    stage.publish(&event_with_keyword(4, "e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
     let requests = stage.receiver.wait_until(|requests| requests.len() == 2).await;
     let wait = requests[1].at - requests[0].at;
     assert!(wait >= Duration::from_millis(2_950), "waited {wait:?} instead of 3 s");
@@ -47,7 +47,7 @@ async fn retry_after_delays_the_next_attempt() {
 async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_history() {
     let stage = TestApp::start("retries", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "3")]).await;
     stage.receiver.reply("/offers", Answer::status(503).body("overloaded"));
-    stage.publish(&event_with_keyword(4, "e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
     let letters = stage.dead_letters(1).await;
     let letter = only(&letters);
     let requests = stage.receiver.requests();
@@ -85,10 +85,10 @@ async fn a_webhooks_own_policy_takes_precedence() {
     webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2, "permanentStatuses": [404] });
     stage.waypost.put_campaign(&campaign).await;
     stage.receiver.reply_in_turn("/offers", vec![Answer::status(410), Answer::status(410), Answer::status(404)]);
-    stage.publish(&event_with_keyword(4, "e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
     let letters = stage.dead_letters(1).await;
     assert_eq!(only(&letters)["reason"], "exhausted", "410 is no permanent status here");
-    stage.publish(&event_with_keyword(4, "e-2")).await;
+    stage.publish(step_event().keyword(4).id("e-2")).await;
     let letters = stage.dead_letters(2).await;
     assert_eq!(find_by(&letters, "eventId", "e-2")["reason"], "gone");
     assert_eq!(stage.receiver.requests().len(), 3);
@@ -101,8 +101,8 @@ async fn permanent_failures_are_not_retried() {
     webhook_mut(&mut campaign, "Welcome Message", 5)["url"] = json!("http://10.255.255.1/never-dialled");
     stage.put_campaign_allowed_earlier(&campaign).await;
     stage.receiver.reply("/offers", Answer::status(410));
-    stage.publish(&event_with_keyword(4, "e-1")).await;
-    stage.publish(&event_with_keyword(5, "e-2")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
+    stage.publish(step_event().keyword(5).id("e-2")).await;
     let letters = stage.dead_letters(2).await;
     let gone = find_by(&letters, "eventId", "e-1");
     assert_eq!((&gone["reason"], &gone["status"]), (&json!("gone"), &json!(410)));
@@ -119,8 +119,8 @@ async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
     let stage = TestApp::start("retries", &[]).await;
     stage.receiver.reply("/offers", Answer::status(500));
     stage.receiver.reply("/survey", Answer::status(500));
-    stage.publish(&event_with_keyword(4, "e-deleted")).await;
-    stage.publish(&event_with_keyword(5, "e-disabled")).await;
+    stage.publish(step_event().keyword(4).id("e-deleted")).await;
+    stage.publish(step_event().keyword(5).id("e-disabled")).await;
     stage.receiver.wait_until(|requests| requests.len() >= 2).await;
     let mut campaign = example_campaign(&stage.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
@@ -137,7 +137,7 @@ async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
 async fn a_retry_uses_the_current_webhook() {
     let stage = TestApp::start("retries", &[]).await;
     stage.receiver.reply("/offers", Answer::status(500));
-    stage.publish(&event_with_keyword(4, "e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
     stage.receiver.wait_until(|requests| !requests.is_empty()).await;
     let mut campaign = example_campaign(&stage.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 4)["url"] = json!(stage.receiver.url("/mended"));
@@ -153,7 +153,7 @@ async fn a_retry_uses_the_current_webhook() {
 async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
     let stage = TestApp::start("retries", &[("WAYPOST_RETRY__INITIAL_DELAY", "4s")]).await;
     stage.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
-    stage.publish(&event_with_keyword(4, "e-1")).await;
+    stage.publish(step_event().keyword(4).id("e-1")).await;
     stage.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
     let rung = format!("{}.delay.4", stage.prefix);
     wait_until("the delivery on its rung", DEFAULT_TIMEOUT, async || {
@@ -171,9 +171,9 @@ async fn a_long_wait_delays_no_other_delivery() {
     let stage = TestApp::start("retries", &[]).await;
     stage.receiver.reply("/survey", Answer::status(503).header("retry-after", "3600"));
     stage.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
-    stage.publish(&event_with_keyword(5, "e-long")).await;
+    stage.publish(step_event().keyword(5).id("e-long")).await;
     stage.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
-    stage.publish(&event_with_keyword(4, "e-short")).await;
+    stage.publish(step_event().keyword(4).id("e-short")).await;
     stage
         .receiver
         .wait_until(|requests| requests.iter().filter(|request| request.path() == "/offers").count() == 2)

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::amqp::Message;
 use crate::support::receiver::Request;
 use crate::support::{Broker, Waypost, unique, wait_until};
-use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword};
+use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, events_with_keyword, step_event};
 
 const PLUGIN: [&str; 1] = ["rabbitmq_consistent_hash_exchange"];
 
@@ -37,7 +37,8 @@ async fn events_are_spread_evenly_and_survive_a_change_of_shards() {
     stage.waypost.terminate();
     stage.waypost.wait_for_exit().await;
     stage.receiver.clear_requests();
-    let late: Vec<Value> = (0..400).map(|number| event_with_keyword(3, &format!("late-{number}"))).collect();
+    let late: Vec<Value> =
+        (0..400).map(|number| step_event().keyword(3).id(&format!("late-{number}")).json()).collect();
     stage.amqp.publish(&exchange, messages(&late)).await;
     for queue in &queues {
         let depth = stage.amqp.depth(queue).await.expect("a queue");
@@ -47,7 +48,8 @@ async fn events_are_spread_evenly_and_survive_a_change_of_shards() {
     // A worker that knows of one queue only takes what is left in the others, and no more goes there.
     let one = Waypost::start_with(&broker.url(), &stage.prefix, &FAST_RETRIES).await;
     stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 400).await;
-    let more: Vec<Value> = (0..100).map(|number| event_with_keyword(3, &format!("more-{number}"))).collect();
+    let more: Vec<Value> =
+        (0..100).map(|number| step_event().keyword(3).id(&format!("more-{number}")).json()).collect();
     stage.amqp.publish(&exchange, messages(&more)).await;
     stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 500).await;
     one.terminate();
@@ -85,7 +87,9 @@ async fn workers_with_different_shard_counts_lose_no_event() {
     let mut published = 0;
     let publish = async {
         loop {
-            old.amqp.publish(&exchange, messages(&[event_with_keyword(4, &format!("meanwhile-{published}"))])).await;
+            old.amqp
+                .publish(&exchange, messages(&[step_event().keyword(4).id(&format!("meanwhile-{published}")).json()]))
+                .await;
             published += 1;
         }
     };
@@ -106,7 +110,8 @@ async fn workers_with_different_shard_counts_lose_no_event() {
     let gone = async || (!has_hash_bindings(&broker, &old.prefix).await).then_some(());
     wait_until("the end of the old worker's bindings", SLOW_TIMEOUT, gone).await;
 
-    let late: Vec<Value> = (0..200).map(|number| event_with_keyword(3, &format!("late-{number}"))).collect();
+    let late: Vec<Value> =
+        (0..200).map(|number| step_event().keyword(3).id(&format!("late-{number}")).json()).collect();
     old.amqp.publish(&exchange, messages(&late)).await;
     let all = |requests: &[Request]| {
         distinct_deliveries_to(requests, "/offers") >= published && distinct_deliveries_to(requests, "/agent") == 200

@@ -76,8 +76,8 @@ impl TestApp {
         .await;
     }
 
-    pub(crate) async fn publish(&self, event: &Value) {
-        self.amqp.publish_event(&self.prefix, event).await;
+    pub(crate) async fn publish(&self, event: impl Into<StepEvent>) {
+        self.amqp.publish_event(&self.prefix, &event.into().json()).await;
     }
 
     /// The dead letters, once there are `count` of them.
@@ -95,8 +95,9 @@ impl TestApp {
         let before = self.waypost.count_letters("").await;
         let names = unique("buried");
         let delivered = if count > MAX_DELIVERED_LETTERS { 1 } else { count };
-        let events: Vec<Value> =
-            (0..delivered).map(|number| event_with_keyword(keyword, &format!("{names}-{number}"))).collect();
+        let events: Vec<Value> = (0..delivered)
+            .map(|number| step_event().keyword(keyword).id(&format!("{names}-{number}")).json())
+            .collect();
         self.amqp.publish_events(&self.prefix, &events).await;
         let attempted = |requests: &[Request]| requests.iter().filter(|request| request.path() == path).count();
         self.receiver.wait_until_within(SLOW_TIMEOUT, |requests| attempted(requests) >= delivered).await;
@@ -178,13 +179,38 @@ pub(crate) fn example_campaign(receiver: &Receiver) -> Value {
           "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/name") } } ] })
 }
 
-/// An event of the Welcome Message.
-pub(crate) fn event_with_keyword(keyword: impl Into<Value>, event_id: &str) -> Value {
-    json!({ "campaignId": "13010", "label": "Welcome Message", "phoneNumber": "+15550001",
-            "date": "2024-06-18T20:26:14.206-03:00", "response": "hello", "keyword": keyword.into(), "eventId": event_id })
+/// A step event of the section Welcome Message of [`example_campaign`], with a keyword of no entry and an id of its own.
+pub(crate) fn step_event() -> StepEvent {
+    StepEvent(json!({ "campaignId": "13010", "label": "Welcome Message", "phoneNumber": "+15550001",
+            "date": "2024-06-18T20:26:14.206-03:00", "response": "hello", "keyword": 0, "eventId": unique("event") }))
+}
+
+/// A step event to publish.
+pub(crate) struct StepEvent(Value);
+
+impl StepEvent {
+    pub(crate) fn keyword(mut self, keyword: impl Into<Value>) -> Self {
+        self.0["keyword"] = keyword.into();
+        self
+    }
+
+    pub(crate) fn id(mut self, id: &str) -> Self {
+        self.0["eventId"] = id.into();
+        self
+    }
+
+    pub(crate) fn json(self) -> Value {
+        self.0
+    }
+}
+
+impl From<&Value> for StepEvent {
+    fn from(event: &Value) -> Self {
+        Self(event.clone())
+    }
 }
 
 /// `count` events of the Welcome Message, each with an identity of its own.
 pub(crate) fn events_with_keyword(count: usize, keyword: u32) -> Vec<Value> {
-    (0..count).map(|number| event_with_keyword(keyword, &format!("event-{number}"))).collect()
+    (0..count).map(|number| step_event().keyword(keyword).id(&format!("event-{number}")).json()).collect()
 }

@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 use crate::support::receiver::Request;
 use crate::support::waypost::{CommandOutput, cli};
 use crate::support::{Amqp, Answer, Broker, Waypost, unique, wait_until};
-use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword};
+use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, events_with_keyword, step_event};
 
 /// A loss is noticed within this time; the rest is for a busy machine.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(10 + 20);
@@ -72,7 +72,7 @@ async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
         channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
     unbound.await.expect("unbound");
     wait_for_repair(&stage.waypost, "binding").await;
-    stage.publish(&event_with_keyword(3, "after")).await;
+    stage.publish(step_event().keyword(3).id("after")).await;
     stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     stage.waypost.wait_for_log_line("missing broker object restored").await;
 
@@ -129,7 +129,7 @@ async fn the_binding_between_the_exchanges_of_shards_is_restored_too() {
     );
     unbound.await.expect("unbound");
     wait_for_repair(&stage.waypost, "binding").await;
-    stage.publish(&event_with_keyword(3, "after")).await;
+    stage.publish(step_event().keyword(3).id("after")).await;
     stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
 }
 
@@ -144,7 +144,7 @@ async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delive
     wait_for_repair(&stage.waypost, "queue").await;
     wait_for_repair(&stage.waypost, "exchange").await;
     assert_eq!(stage.amqp.depth(&name("delay.4")).await, Some(0));
-    stage.publish(&event_with_keyword(3, "after")).await;
+    stage.publish(step_event().keyword(3).id("after")).await;
     stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     // None of these is a reason to abort what is in flight.
     assert!(
@@ -167,7 +167,7 @@ async fn a_queue_of_another_type_is_reported() {
     let words = wait_until_unready(&stage.waypost, &rung).await;
     assert!(words.contains("Waypost wants"), "{words}");
     assert_eq!(stage.waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
-    stage.publish(&event_with_keyword(3, "meanwhile")).await;
+    stage.publish(step_event().keyword(3).id("meanwhile")).await;
     stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     stage.amqp.delete_queue(&rung).await;
     stage.waypost.wait_until_ready().await;
@@ -182,7 +182,7 @@ async fn revoked_permissions_are_reported_with_the_command_to_grant_them() {
     let words = wait_until_unready(&stage.waypost, "set_permissions").await;
     assert!(words.contains(&user) && words.contains("ACCESS_REFUSED"), "{words}");
     // What is possible goes on.
-    stage.publish(&event_with_keyword(3, "meanwhile")).await;
+    stage.publish(step_event().keyword(3).id("meanwhile")).await;
     stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
     stage.waypost.wait_until_ready().await;

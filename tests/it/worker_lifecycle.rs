@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::json::webhook_mut;
 use crate::support::{Answer, Broker, DEFAULT_TIMEOUT, wait_until};
-use crate::test_app::{SLOW_TIMEOUT, TestApp, event_with_keyword, events_with_keyword, example_campaign};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
 #[tokio::test]
 async fn a_killed_worker_accounts_for_ten_thousand_events() {
@@ -89,7 +89,7 @@ async fn unfinished_deliveries_are_requeued_after_the_grace() {
     webhook_mut(&mut campaign, "Welcome Message", 3)["timeoutMs"] = json!(30_000);
     stage.waypost.put_campaign(&campaign).await;
     stage.receiver.reply_in_turn("/agent", vec![Answer::never(), Answer::ok()]);
-    stage.publish(&event_with_keyword(3, "e-1")).await;
+    stage.publish(step_event().keyword(3).id("e-1")).await;
     stage.receiver.wait_until(|requests| requests.len() == 1).await;
     let asked = Instant::now();
     stage.waypost.terminate();
@@ -108,7 +108,7 @@ async fn a_hanging_receiver_does_not_stop_the_others() {
     stage.receiver.reply("/survey", Answer::never());
     // As many as a receiver that is not known may have under way.
     for number in 0..8 {
-        stage.publish(&event_with_keyword(5, &format!("hangs-{number}"))).await;
+        stage.publish(step_event().keyword(5).id(&format!("hangs-{number}"))).await;
     }
     stage.receiver.wait_until(|requests| requests.len() == 8).await;
     let events = events_with_keyword(500, 3);
