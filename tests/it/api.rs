@@ -36,8 +36,8 @@ fn role_of(operation: &Value) -> &str {
 }
 
 impl Document {
-    pub(crate) async fn of(guarded: &AuthTestApp) -> Self {
-        let reply = guarded.get_as("viewer", "/v1/openapi.json").await;
+    pub(crate) async fn of(app: &AuthTestApp) -> Self {
+        let reply = app.get_as("viewer", "/v1/openapi.json").await;
         assert_eq!(reply.status, 200, "{reply:?}");
         Self(reply.json())
     }
@@ -85,31 +85,31 @@ impl Document {
 
 #[tokio::test]
 async fn every_documented_operation_is_served() {
-    let guarded = AuthTestApp::start("api").await;
-    let document = Document::of(&guarded).await;
+    let app = AuthTestApp::start("api").await;
+    let document = Document::of(&app).await;
     let operations = document.operations();
     assert!(operations.len() >= 11, "{}", operations.len());
     for operation in &operations {
         let Operation { method, id, .. } = operation;
-        let reply = guarded.send_as("editor", method.clone(), &operation.path(), Some(&json!({}))).await;
+        let reply = app.send_as("editor", method.clone(), &operation.path(), Some(&json!({}))).await;
         let unknown = reply.status == 404 && reply.body.contains("there is nothing at");
         assert!(!unknown && reply.status != 405 && reply.status < 500, "{id}: {reply:?}");
         document.check(id, &reply);
     }
     // The program prints the same without a server.
-    let printed = guarded.waypost.cli(&["openapi", "--json"]).await;
+    let printed = app.waypost.cli(&["openapi", "--json"]).await;
     assert_eq!((printed.code, printed.stdout.trim()), (Some(0), document.0.to_string().as_str()));
     // What no route is there for is told from what is not there.
-    let detail = guarded.get_as("viewer", "/v1/nothing").await.expect_problem(404).detail;
+    let detail = app.get_as("viewer", "/v1/nothing").await.expect_problem(404).detail;
     assert!(detail.contains("/v1/nothing"), "{detail}");
-    let detail = guarded.send_as("viewer", Method::DELETE, "/v1/campaigns", None).await.expect_problem(405).detail;
+    let detail = app.send_as("viewer", Method::DELETE, "/v1/campaigns", None).await.expect_problem(405).detail;
     assert!(detail.contains("/v1/campaigns") && detail.contains("DELETE"), "{detail}");
 }
 
 #[tokio::test]
 async fn every_operation_requires_its_role() {
-    let guarded = AuthTestApp::start("api").await;
-    let document = Document::of(&guarded).await;
+    let app = AuthTestApp::start("api").await;
+    let document = Document::of(&app).await;
     for operation in document.operations() {
         let Operation { method, template, role: least, id } = &operation;
         let expected = match (method.as_str(), template.as_str()) {
@@ -118,7 +118,7 @@ async fn every_operation_requires_its_role() {
             _ => "editor",
         };
         assert_eq!(least, expected, "{id}");
-        let ask = async |role: &str| guarded.send_as(role, method.clone(), &operation.path(), Some(&json!({}))).await;
+        let ask = async |role: &str| app.send_as(role, method.clone(), &operation.path(), Some(&json!({}))).await;
         let refused = ask("").await;
         refused.expect_problem(401);
         assert_eq!(refused.headers["www-authenticate"], "Bearer", "{id}");
@@ -141,54 +141,54 @@ async fn every_operation_requires_its_role() {
 
 #[tokio::test]
 async fn responses_match_the_openapi_document() {
-    let guarded = AuthTestApp::start("api").await;
-    let document = Document::of(&guarded).await;
+    let app = AuthTestApp::start("api").await;
+    let document = Document::of(&app).await;
     let check = |operation: &str, status: u16, reply: Reply| {
         assert_eq!(reply.status, status, "{operation}: {reply:?}");
         document.check(operation, &reply);
         reply
     };
-    let mut whole = example_campaign(&guarded.receiver);
+    let mut whole = example_campaign(&app.receiver);
     webhook_mut(&mut whole, "Welcome Message", 4)["retry"] = json!({ "initialDelay": "90s", "maxAge": "2h", "multiplier": 1.5, "permanentStatuses": [404], "maxAttempts": 3 });
     webhook_mut(&mut whole, "Welcome Message", 4)["rateLimit"] = json!(0.5);
     let path = "/v1/campaigns/13010";
-    check("putCampaign", 201, guarded.put_campaign(&whole).await);
-    let put = check("putCampaign", 200, guarded.put_campaign(&whole).await).json();
-    check("getCampaign", 200, guarded.get_as("viewer", path).await);
-    check("listCampaigns", 200, guarded.get_as("viewer", "/v1/campaigns?limit=1").await);
-    check("getConfiguration", 200, guarded.get_as("viewer", "/v1/configuration").await);
-    let restore = guarded.send_as("editor", Method::POST, "/v1/configuration/restore", None).await;
+    check("putCampaign", 201, app.put_campaign(&whole).await);
+    let put = check("putCampaign", 200, app.put_campaign(&whole).await).json();
+    check("getCampaign", 200, app.get_as("viewer", path).await);
+    check("listCampaigns", 200, app.get_as("viewer", "/v1/campaigns?limit=1").await);
+    check("getConfiguration", 200, app.get_as("viewer", "/v1/configuration").await);
+    let restore = app.send_as("editor", Method::POST, "/v1/configuration/restore", None).await;
     assert_eq!(check("restoreConfiguration", 200, restore).json(), json!({ "campaigns": 1 }));
-    let accept = guarded.send_as("editor", Method::POST, "/v1/configuration/accept-empty", None).await;
+    let accept = app.send_as("editor", Method::POST, "/v1/configuration/accept-empty", None).await;
     check("acceptEmptyConfiguration", 409, accept);
-    check("getOpenApi", 200, guarded.get_as("viewer", "/v1/openapi.json").await);
+    check("getOpenApi", 200, app.get_as("viewer", "/v1/openapi.json").await);
     let event = step_event().keyword("4").id("e").json();
-    check("publishEvent", 202, guarded.send_as("operator", Method::POST, "/v1/events", Some(&event)).await);
-    check("explainEvent", 200, guarded.send_as("viewer", Method::POST, "/v1/explain", Some(&event)).await);
+    check("publishEvent", 202, app.send_as("operator", Method::POST, "/v1/events", Some(&event)).await);
+    check("explainEvent", 200, app.send_as("viewer", Method::POST, "/v1/explain", Some(&event)).await);
     for changed in ["campaignId", "label"] {
         let mut event = event.clone();
         event[changed] = "none".into();
-        check("explainEvent", 200, guarded.send_as("viewer", Method::POST, "/v1/explain", Some(&event)).await);
+        check("explainEvent", 200, app.send_as("viewer", Method::POST, "/v1/explain", Some(&event)).await);
     }
     let id = webhook_id(&put, "Welcome Message", 4);
     let webhook = format!("/v1/webhooks/{id}");
-    let got = check("getWebhook", 200, guarded.get_as("editor", &webhook).await);
-    check("putWebhook", 200, guarded.send_as("editor", Method::PUT, &webhook, Some(&got.json())).await);
+    let got = check("getWebhook", 200, app.get_as("editor", &webhook).await);
+    check("putWebhook", 200, app.send_as("editor", Method::PUT, &webhook, Some(&got.json())).await);
     let test = format!("{webhook}/test");
-    check("testWebhook", 200, guarded.send_as("operator", Method::POST, &test, None).await);
-    let stale = guarded.send_as_with("editor", Method::PUT, &webhook, &[("if-match", "\"0\"")], got.body.clone()).await;
+    check("testWebhook", 200, app.send_as("operator", Method::POST, &test, None).await);
+    let stale = app.send_as_with("editor", Method::PUT, &webhook, &[("if-match", "\"0\"")], got.body.clone()).await;
     check("putWebhook", 412, stale);
-    check("deleteWebhook", 204, guarded.send_as("editor", Method::DELETE, &webhook, None).await);
-    check("getWebhook", 404, guarded.get_as("viewer", &webhook).await);
-    check("putCampaign", 422, guarded.send_as("editor", Method::PUT, path, Some(&json!({ "id": 7 }))).await);
-    check("deleteCampaign", 204, guarded.send_as("editor", Method::DELETE, path, None).await);
-    check("getCampaign", 404, guarded.get_as("viewer", path).await);
+    check("deleteWebhook", 204, app.send_as("editor", Method::DELETE, &webhook, None).await);
+    check("getWebhook", 404, app.get_as("viewer", &webhook).await);
+    check("putCampaign", 422, app.send_as("editor", Method::PUT, path, Some(&json!({ "id": 7 }))).await);
+    check("deleteCampaign", 204, app.send_as("editor", Method::DELETE, path, None).await);
+    check("getCampaign", 404, app.get_as("viewer", path).await);
 }
 
 #[tokio::test]
 async fn invalid_input_is_refused_with_its_path() {
-    let guarded = AuthTestApp::start("api").await;
-    let put = guarded.put_campaign(&example_campaign(&guarded.receiver)).await.json();
+    let app = AuthTestApp::start("api").await;
+    let put = app.put_campaign(&example_campaign(&app.receiver)).await.json();
     let id = webhook_id(&put, "Offers", None).to_owned();
     for (query, words) in [
         ("limt=1", &["unknown parameter `limt`", "`limit`"][..]),
@@ -199,25 +199,25 @@ async fn invalid_input_is_refused_with_its_path() {
         ("limit=1&limit=2", &["limit"]),
         ("cursor=%ff%fe&limit=-1", &["limit"]),
     ] {
-        let detail = guarded.get_as("viewer", &format!("/v1/campaigns?{query}")).await.expect_problem(400).detail;
+        let detail = app.get_as("viewer", &format!("/v1/campaigns?{query}")).await.expect_problem(400).detail;
         assert!(words.iter().all(|word| detail.contains(word)), "{query}: {detail}");
     }
     for path in ["/v1/campaigns/%ff", "/v1/webhooks/%ff%fe"] {
-        guarded.get_as("viewer", path).await.expect_problem(400);
+        app.get_as("viewer", path).await.expect_problem(400);
     }
 
     let test = format!("/v1/webhooks/{id}/test");
-    let send = async |body: &str| guarded.send_as_with("operator", Method::POST, &test, &[], body).await;
+    let send = async |body: &str| app.send_as_with("operator", Method::POST, &test, &[], body).await;
     // What is no JSON is refused alike wherever it is sent.
     assert_eq!(send("{\"event\": {\"label\": \"\u{1}\"}}").await.expect_problem(422).paths, ["$"]);
     for body in ["{", "nonsense", "{} {}"] {
         for path in [&*test, "/v1/replays", "/v1/dead-letters/discard", "/v1/events", "/v1/explain"] {
-            let reply = guarded.send_as_with("operator", Method::POST, path, &[], body).await;
+            let reply = app.send_as_with("operator", Method::POST, path, &[], body).await;
             let Problem { detail, paths } = reply.expect_problem(422);
             assert!(paths == ["$"] && detail.contains("not JSON"), "{path} {body}: {detail}");
         }
         for path in ["/v1/campaigns/c", &format!("/v1/webhooks/{id}")] {
-            let paths = guarded.send_as_with("editor", Method::PUT, path, &[], body).await.expect_problem(422).paths;
+            let paths = app.send_as_with("editor", Method::PUT, path, &[], body).await.expect_problem(422).paths;
             assert_eq!(paths, ["$"], "{path} {body}");
         }
     }
@@ -236,15 +236,15 @@ async fn invalid_input_is_refused_with_its_path() {
     let large = format!(r#"{{"event": {{"response": "{}"}}}}"#, "x".repeat(300 * 1024));
     assert_eq!(send(&large).await.expect_problem(422).paths, ["$.event"]);
     for (method, path) in [(Method::POST, "/v1/events"), (Method::POST, "/v1/explain")] {
-        let reply = guarded.send_as_with("operator", method.clone(), path, &[], "x".repeat(300 * 1024)).await;
+        let reply = app.send_as_with("operator", method.clone(), path, &[], "x".repeat(300 * 1024)).await;
         assert_eq!(reply.expect_problem(422).paths, ["$"], "{method} {path}");
     }
-    assert_eq!(guarded.receiver.requests().len(), 0, "a test that was refused was sent");
+    assert_eq!(app.receiver.requests().len(), 0, "a test that was refused was sent");
 }
 
 /// The audit lines so far: who, role, what, status.
-fn audited(guarded: &AuthTestApp) -> Vec<Value> {
-    let lines = guarded.waypost.log_lines().into_iter().filter(|line| line.contains("waypost::audit"));
+fn audited(app: &AuthTestApp) -> Vec<Value> {
+    let lines = app.waypost.log_lines().into_iter().filter(|line| line.contains("waypost::audit"));
     let line = |line: String| {
         let line: Value = serde_json::from_str(&line).expect("a line of JSON");
         assert_eq!((&line["target"], &line["message"]), (&json!("waypost::audit"), &json!("audit")), "{line}");
@@ -256,25 +256,24 @@ fn audited(guarded: &AuthTestApp) -> Vec<Value> {
 
 #[tokio::test]
 async fn every_write_request_is_audited() {
-    let guarded = AuthTestApp::start("api").await;
-    let put = guarded.put_campaign(&example_campaign(&guarded.receiver)).await.json();
+    let app = AuthTestApp::start("api").await;
+    let put = app.put_campaign(&example_campaign(&app.receiver)).await.json();
     let id = webhook_id(&put, "Offers", None).to_owned();
     let campaign_path = "/v1/campaigns/13010";
     let webhook = format!("/v1/webhooks/{id}");
-    let ask =
-        async |role: &str, method: Method, path: &str| guarded.send_as(role, method, path, Some(&json!({}))).await;
+    let ask = async |role: &str, method: Method, path: &str| app.send_as(role, method, path, Some(&json!({}))).await;
     // What changes nothing, and what the log would be full of, is not there.
     ask("viewer", Method::GET, campaign_path).await;
     ask("viewer", Method::HEAD, campaign_path).await;
     ask("", Method::GET, campaign_path).await;
     ask("viewer", Method::POST, "/v1/explain").await;
-    guarded.send_as("operator", Method::POST, "/v1/events", Some(&step_event().keyword(1).id("e").json())).await;
+    app.send_as("operator", Method::POST, "/v1/events", Some(&step_event().keyword(1).id("e").json())).await;
     ask("viewer", Method::POST, "/v1/events").await;
     // What is refused is.
     ask("viewer", Method::PUT, campaign_path).await;
     ask("editor", Method::PUT, campaign_path).await;
     ask("", Method::DELETE, campaign_path).await;
-    guarded.send_as_with("editor", Method::DELETE, campaign_path, &[("if-match", "\"0\"")], "").await;
+    app.send_as_with("editor", Method::DELETE, campaign_path, &[("if-match", "\"0\"")], "").await;
     ask("operator", Method::POST, &format!("{webhook}/test?a=secret")).await;
     ask("editor", Method::DELETE, &webhook).await;
     ask("editor", Method::DELETE, &webhook).await;
@@ -288,9 +287,8 @@ async fn every_write_request_is_audited() {
         json!(["editor", "editor", format!("DELETE {webhook}"), 204]),
         json!(["editor", "editor", format!("DELETE {webhook}"), 404]),
     ];
-    wait_until("the last line", DEFAULT_TIMEOUT, async || (audited(&guarded).len() >= expected.len()).then_some(()))
-        .await;
-    assert_eq!(audited(&guarded), expected);
+    wait_until("the last line", DEFAULT_TIMEOUT, async || (audited(&app).len() >= expected.len()).then_some(())).await;
+    assert_eq!(audited(&app), expected);
 }
 
 #[tokio::test]

@@ -72,18 +72,17 @@ async fn a_delivery_lost_on_the_connection_is_recovered() {
 #[tokio::test]
 async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
     let (broker, _) = Broker::private_configured(|_| "max_message_size = 100000\n".to_owned()).await;
-    let stage = TestApp::start_on(&broker.url(), "life", &[]).await;
+    let app = TestApp::start_on(&broker.url(), "life", &[]).await;
     let unreadable = Message::raw(vec![b'x'; 100_000]).id("large");
-    stage
-        .amqp
+    app.amqp
         .publish(
-            &format!("{}.events", stage.prefix),
+            &format!("{}.events", app.prefix),
             [unreadable, Message::event(&step_event().keyword(3).id("small").json())],
         )
         .await;
-    stage.receiver.wait_until(|requests| requests.len() == 1).await;
-    let letters = stage.waypost.wait_for_letters("reason=malformed", 1).await;
-    let letter = stage.waypost.letter(&ids(&letters)[0]).await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    let letters = app.waypost.wait_for_letters("reason=malformed", 1).await;
+    let letter = app.waypost.letter(&ids(&letters)[0]).await;
     assert_eq!((text_field(&letter, "messageId"), letter.get("body")), ("large", None), "{letter:#}");
     assert!(letter["errors"].to_string().contains("max_message_size"), "{letter:#}");
 }
@@ -91,18 +90,18 @@ async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
 #[tokio::test]
 async fn a_removed_message_whose_letter_is_above_the_brokers_limit_is_kept_without_its_body() {
     let (broker, _) = Broker::private_configured(|_| "max_message_size = 100000\n".to_owned()).await;
-    let stage = TestApp::start_on(&broker.url(), "life", &[]).await;
-    stage.waypost.terminate();
-    assert!(stage.waypost.wait_for_exit().await.success());
-    let events = format!("{}.events", stage.prefix);
+    let app = TestApp::start_on(&broker.url(), "life", &[]).await;
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
+    let events = format!("{}.events", app.prefix);
     // The letter has the event twice: read, and as it came.
     let mut event = step_event().keyword(3).id("expired").json();
     event["option"] = json!("x".repeat(60_000));
-    stage.amqp.publish(&events, [Message::event(&event).expiration(50)]).await;
-    stage.amqp.wait_for_depth(&events, 0).await;
-    stage.waypost.restart().await;
-    let letters = stage.waypost.wait_for_letters("reason=expired", 1).await;
-    let letter = stage.waypost.letter(&ids(&letters)[0]).await;
+    app.amqp.publish(&events, [Message::event(&event).expiration(50)]).await;
+    app.amqp.wait_for_depth(&events, 0).await;
+    app.waypost.restart().await;
+    let letters = app.waypost.wait_for_letters("reason=expired", 1).await;
+    let letter = app.waypost.letter(&ids(&letters)[0]).await;
     assert!(letter["errors"].to_string().contains("max_message_size"), "{letter:#}");
 }
 
@@ -130,88 +129,85 @@ async fn a_stream_record_lost_on_the_connection_is_read_again() {
 #[tokio::test]
 async fn a_broker_killed_with_events_in_flight_loses_none() {
     let broker = Broker::private().await;
-    let stage = TestApp::start_on(&broker.url(), "life", &[]).await;
-    stage.receiver.reply_with("/agent", |_, earlier| {
+    let app = TestApp::start_on(&broker.url(), "life", &[]).await;
+    app.receiver.reply_with("/agent", |_, earlier| {
         let answer = if earlier % 10 == 0 { Answer::status(500) } else { Answer::ok() };
         answer.after(Duration::from_millis(50))
     });
     let events = events_with_keyword(3_000, 3);
-    stage.amqp.publish_events(&stage.prefix, &events).await;
-    stage.receiver.wait_until(|requests| requests.len() > 500).await;
+    app.amqp.publish_events(&app.prefix, &events).await;
+    app.receiver.wait_until(|requests| requests.len() > 500).await;
     broker.kill().await;
     let unready = wait_until("the probe to notice", Duration::from_secs(30), async || {
-        let reply = stage.waypost.get("/readyz").await;
+        let reply = app.waypost.get("/readyz").await;
         (reply.status == 503).then_some(reply)
     });
     assert!(unready.await.body.contains("broker"));
     broker.start().await;
-    wait_until_all_delivered(&stage.receiver, events.len()).await;
-    stage.waypost.wait_until_ready().await;
+    wait_until_all_delivered(&app.receiver, events.len()).await;
+    app.waypost.wait_until_ready().await;
 }
 
 #[tokio::test]
 async fn repeatedly_cut_connections_lose_nothing() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let stage = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
-    stage.receiver.reply_with("/agent", |_, earlier| {
+    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
+    app.receiver.reply_with("/agent", |_, earlier| {
         let answer = if earlier % 7 == 0 { Answer::status(500) } else { Answer::ok() };
         answer.after(Duration::from_millis(20))
     });
     let events = events_with_keyword(2_000, 3);
-    Amqp::connect(&broker.url()).await.publish_events(&stage.prefix, &events).await;
+    Amqp::connect(&broker.url()).await.publish_events(&app.prefix, &events).await;
     for so_far in [100, 500, 1_000] {
-        stage.receiver.wait_until(|requests| requests.len() > so_far).await;
+        app.receiver.wait_until(|requests| requests.len() > so_far).await;
         proxy.cut();
     }
-    wait_until_all_delivered(&stage.receiver, events.len()).await;
+    wait_until_all_delivered(&app.receiver, events.len()).await;
 }
 
 #[tokio::test]
 async fn a_silent_connection_is_closed() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let stage = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
+    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
     proxy.stall();
     // Two missed heartbeats of ten seconds.
     wait_until("the probe to notice", SLOW_TIMEOUT, async || {
-        (stage.waypost.get("/readyz").await.status == 503).then_some(())
+        (app.waypost.get("/readyz").await.status == 503).then_some(())
     })
     .await;
     // Nor is one waited for that does not come about.
     wait_until("the next try to be given up", SLOW_TIMEOUT, async || {
-        stage.waypost.get("/readyz").await.body.contains("no response within 10 s").then_some(())
+        app.waypost.get("/readyz").await.body.contains("no response within 10 s").then_some(())
     })
     .await;
     proxy.resume();
     proxy.cut();
-    stage.waypost.wait_until_ready().await;
-    Amqp::connect(&broker.url()).await.publish_event(&stage.prefix, &step_event().keyword(3).id("after").json()).await;
-    stage.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.waypost.wait_until_ready().await;
+    Amqp::connect(&broker.url()).await.publish_event(&app.prefix, &step_event().keyword(3).id("after").json()).await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
 }
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_stalled_connection() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let stage = TestApp::start_on(&proxy.amqp_url(), "life", &[("WAYPOST_SHUTDOWN__GRACE", "1s")]).await;
-    stage.receiver.reply("/agent", Answer::never());
-    Amqp::connect(&broker.url())
-        .await
-        .publish_event(&stage.prefix, &step_event().keyword(3).id("in hand").json())
-        .await;
-    stage.receiver.wait_until(|requests| requests.len() == 1).await;
+    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[("WAYPOST_SHUTDOWN__GRACE", "1s")]).await;
+    app.receiver.reply("/agent", Answer::never());
+    Amqp::connect(&broker.url()).await.publish_event(&app.prefix, &step_event().keyword(3).id("in hand").json()).await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
     proxy.stall();
-    stage.waypost.terminate();
+    app.waypost.terminate();
     // The grace and six seconds. After 20 s, two missed heartbeats would close the connection.
-    assert!(stage.waypost.wait_for_exit_within(Duration::from_secs(19)).await.success());
+    assert!(app.waypost.wait_for_exit_within(Duration::from_secs(19)).await.success());
 }
 
 #[tokio::test]
 async fn while_publishing_is_blocked_deliveries_continue_and_failures_wait() {
     let broker = Broker::private().await;
     // So many that none of the quick ones has to be parked.
-    let stage = TestApp::start_on(&broker.url(), "life", &[("WAYPOST_ENDPOINT__MAX_CONCURRENCY", "1000")]).await;
+    let app = TestApp::start_on(&broker.url(), "life", &[("WAYPOST_ENDPOINT__MAX_CONCURRENCY", "1000")]).await;
     // They fail when the alarm has been raised: a connection is blocked at its first message after that. An endpoint of
     // their own, which is not known and so is sent no more than these at once.
     const FAILING: usize = 8;
@@ -223,35 +219,35 @@ async fn while_publishing_is_blocked_deliveries_continue_and_failures_wait() {
     });
     // The alarm may take long to be raised on a busy machine.
     let section = json!({ "label": "late", "webhook": { "url": late.url("/"), "timeoutMs": 30_000 } });
-    stage.waypost.put_campaign(&json!({ "id": "late", "sections": [section] })).await;
+    app.waypost.put_campaign(&json!({ "id": "late", "sections": [section] })).await;
     let failing = |number: usize| {
         json!({ "campaignId": "late", "label": "late", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z",
             "eventId": format!("fails-{number}") })
     };
     let failing: Vec<Value> = (0..FAILING).map(failing).collect();
-    stage.amqp.publish_events(&stage.prefix, &failing).await;
-    stage.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(20)));
+    app.amqp.publish_events(&app.prefix, &failing).await;
+    app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(20)));
     let events = events_with_keyword(4_000, 3);
-    stage.amqp.publish_events(&stage.prefix, &events).await;
+    app.amqp.publish_events(&app.prefix, &events).await;
     broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
     raised.cancel();
     let blocked = async || {
-        let reply = stage.waypost.get("/readyz").await;
+        let reply = app.waypost.get("/readyz").await;
         (reply.status == 503 && reply.body.contains("takes no messages")).then_some(())
     };
     wait_until("the probe to notice", SLOW_TIMEOUT, blocked).await;
 
-    stage.receiver.wait_until(|requests| requests.len() == events.len()).await;
+    app.receiver.wait_until(|requests| requests.len() == events.len()).await;
     assert_eq!(late.requests().len(), FAILING, "the retries wait for the broker");
     assert!(blocked().await.is_some());
-    assert_eq!(stage.waypost.metric("waypost_publisher{link=\"blocked\"}").await, 1.0);
+    assert_eq!(app.waypost.metric("waypost_publisher{link=\"blocked\"}").await, 1.0);
 
     broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
     late.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == 2 * FAILING).await;
-    stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == events.len()).await;
-    stage.waypost.wait_until_ready().await;
+    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == events.len()).await;
+    app.waypost.wait_until_ready().await;
     let delivered = (events.len() + FAILING) as f64;
-    stage.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", delivered).await;
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", delivered).await;
     let counts = late.requests_by_webhook_id();
     assert!(counts.values().all(|count| *count <= 2), "a retry was published twice: {counts:?}");
 }
@@ -277,70 +273,70 @@ async fn a_queue_with_other_arguments_is_reported_at_startup() {
 
 #[tokio::test]
 async fn a_deleted_queue_is_declared_again_without_losing_its_message() {
-    let stage = TestApp::start("life", &[]).await;
-    stage.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
-    let rung = format!("{}.delay.1", stage.prefix);
-    let channel = stage.amqp.channel().await;
+    let app = TestApp::start("life", &[]).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    let rung = format!("{}.delay.1", app.prefix);
+    let channel = app.amqp.channel().await;
     channel.queue_delete(rung.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
-    stage.publish(step_event().keyword(4).id("e-1")).await;
-    stage.receiver.wait_until(|requests| requests.len() == 2).await;
-    assert_eq!(stage.amqp.depth(&rung).await, Some(0));
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    app.receiver.wait_until(|requests| requests.len() == 2).await;
+    assert_eq!(app.amqp.depth(&rung).await, Some(0));
 }
 
 #[tokio::test]
 async fn a_consumer_cancelled_by_the_broker_is_replaced() {
-    let stage = TestApp::start("life", &[]).await;
-    let queue = format!("{}.events", stage.prefix);
-    let channel = stage.amqp.channel().await;
+    let app = TestApp::start("life", &[]).await;
+    let queue = format!("{}.events", app.prefix);
+    let channel = app.amqp.channel().await;
     channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
-    wait_until("the queue to be declared again", SLOW_TIMEOUT, async || stage.amqp.depth(&queue).await).await;
-    stage.waypost.wait_until_ready().await;
-    stage.publish(step_event().keyword(3).id("after")).await;
-    stage.receiver.wait_until(|requests| requests.len() == 1).await;
+    wait_until("the queue to be declared again", SLOW_TIMEOUT, async || app.amqp.depth(&queue).await).await;
+    app.waypost.wait_until_ready().await;
+    app.publish(step_event().keyword(3).id("after")).await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
 }
 
 #[tokio::test]
 async fn reconnecting_leaves_one_consumer_to_a_queue() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let stage = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
+    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
     for _ in 0..3 {
         proxy.cut();
         wait_until("the worker to be without a connection", SLOW_TIMEOUT, async || {
-            (stage.waypost.get("/readyz").await.status == 503).then_some(())
+            (app.waypost.get("/readyz").await.status == 503).then_some(())
         })
         .await;
-        stage.waypost.wait_until_ready().await;
+        app.waypost.wait_until_ready().await;
     }
     let windows = async |queue: &str| {
         let listing = broker.ctl(&["list_consumers", "--no-table-headers", "queue_name", "prefetch_count"]).await;
-        let queue = format!("{}.{queue}\t", stage.prefix);
+        let queue = format!("{}.{queue}\t", app.prefix);
         let windows = listing.lines().filter_map(|line| line.strip_prefix(&queue)?.trim().parse().ok());
         windows.collect::<Vec<u32>>()
     };
     assert_eq!((windows("events").await, windows("retries").await), (vec![16], vec![16]));
     // Events are small, as it turns out.
-    Amqp::connect(&broker.url()).await.publish_events(&stage.prefix, &events_with_keyword(20, 3)).await;
-    stage.receiver.wait_until(|requests| requests.len() == 20).await;
+    Amqp::connect(&broker.url()).await.publish_events(&app.prefix, &events_with_keyword(20, 3)).await;
+    app.receiver.wait_until(|requests| requests.len() == 20).await;
     wait_until("the whole window", DEFAULT_TIMEOUT, async || (windows("events").await == [1000]).then_some(())).await;
 }
 
 #[tokio::test]
 async fn two_workers_share_the_events() {
-    let stage = TestApp::start("life", &[]).await;
+    let app = TestApp::start("life", &[]).await;
     let broker = Broker::shared().await;
-    let second = Waypost::start_with(&broker.url(), &stage.prefix, &FAST_RETRIES).await;
-    stage.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(20)));
+    let second = Waypost::start_with(&broker.url(), &app.prefix, &FAST_RETRIES).await;
+    app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(20)));
     let events = events_with_keyword(2_000, 3);
-    stage.amqp.publish_events(&stage.prefix, &events).await;
-    wait_until_all_delivered(&stage.receiver, events.len()).await;
-    for worker in [&stage.waypost, &second] {
+    app.amqp.publish_events(&app.prefix, &events).await;
+    wait_until_all_delivered(&app.receiver, events.len()).await;
+    for worker in [&app.waypost, &second] {
         worker.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 200.0).await;
     }
-    assert_eq!(stage.receiver.requests().len(), events.len(), "nothing was sent twice");
+    assert_eq!(app.receiver.requests().len(), events.len(), "nothing was sent twice");
     let stored: Value = second.get("/v1/campaigns/13010").await.json();
     assert_eq!(
         section(&stored, "Welcome Message")["menu"].as_array().map(Vec::len),
-        section(&example_campaign(&stage.receiver), "Welcome Message")["menu"].as_array().map(Vec::len)
+        section(&example_campaign(&app.receiver), "Welcome Message")["menu"].as_array().map(Vec::len)
     );
 }

@@ -98,60 +98,60 @@ impl Drop for Terminal {
 
 #[tokio::test]
 async fn a_discard_needs_confirmation() {
-    let stage = TestApp::start("confirm", &[]).await;
-    stage.create_dead_letters(3, 3).await;
+    let app = TestApp::start("confirm", &[]).await;
+    app.create_dead_letters(3, 3).await;
     let discard = ["dead-letters", "discard", "--campaign", "13010", "--because", "a test"];
     // Enter, another word, Ctrl-D, Ctrl-C.
     for keys in ["\n", "no\n", "yess\n", "\u{4}", "\u{3}"] {
-        let (code, screen) = Terminal::start(&stage.waypost, &discard).type_answer(keys).await;
+        let (code, screen) = Terminal::start(&app.waypost, &discard).type_answer(keys).await;
         assert!(screen.contains("This will discard 3 dead letters of campaign 13010"), "{screen}");
         let expected = if keys == "\u{3}" { Some(130) } else { Some(1) };
         assert_eq!(code, expected, "{keys:?}: {screen}");
-        stage.waypost.wait_for_state_counts(&[("pending", 3)]).await;
+        app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
     }
     // What dies while the question is open was not asked about.
-    let terminal = Terminal::start(&stage.waypost, &discard);
+    let terminal = Terminal::start(&app.waypost, &discard);
     terminal.wait_for_prompt().await;
-    let asked_about = ids(&stage.waypost.letters("").await);
-    stage.create_dead_letters(3, 2).await;
+    let asked_about = ids(&app.waypost.letters("").await);
+    app.create_dead_letters(3, 2).await;
     let (code, screen) = terminal.type_answer("y\n").await;
     assert_eq!(code, Some(0), "{screen}");
     assert!(screen.contains("discarded 3 dead letters"), "{screen}");
-    stage.waypost.wait_for_state_counts(&[("pending", 2), ("discarded", 3)]).await;
+    app.waypost.wait_for_state_counts(&[("pending", 2), ("discarded", 3)]).await;
     for id in &asked_about {
-        assert_eq!(text_field(&stage.waypost.letter(id).await, "state"), "discarded");
+        assert_eq!(text_field(&app.waypost.letter(id).await, "state"), "discarded");
     }
 }
 
 #[tokio::test]
 async fn erase_cancel_and_delete_need_confirmation() {
-    let stage = TestApp::start("confirm", &[]).await;
-    stage.create_dead_letters(3, 3).await;
-    let id = stage.waypost.create_replay(&serde_json::json!({ "filter": {}, "ratePerSecond": 0.01 })).await;
+    let app = TestApp::start("confirm", &[]).await;
+    app.create_dead_letters(3, 3).await;
+    let id = app.waypost.create_replay(&serde_json::json!({ "filter": {}, "ratePerSecond": 0.01 })).await;
     let commands: [(&[&str], &str); 2] = [
         (&["replays", "cancel", &id], "that it has not sent are pending again"),
         (&["campaigns", "delete", "13010"], "This will delete campaign 13010"),
     ];
     for (command, question) in commands {
         for (keys, expected) in [("n\n", 1), ("YES\n", 0)] {
-            let (code, screen) = Terminal::start(&stage.waypost, command).type_answer(keys).await;
+            let (code, screen) = Terminal::start(&app.waypost, command).type_answer(keys).await;
             assert!(screen.contains(question), "{command:?}: {screen}");
             assert_eq!(code, Some(expected), "{command:?}, {keys:?}: {screen}");
-            let is_there = stage.waypost.get("/v1/campaigns/13010").await.status == 200;
+            let is_there = app.waypost.get("/v1/campaigns/13010").await.status == 200;
             assert!(is_there || expected == 0, "{command:?}, {keys:?}");
         }
     }
-    assert_eq!(stage.waypost.replay(&id).await["state"], "cancelled");
-    assert_eq!(stage.waypost.get("/v1/campaigns/13010").await.status, 404);
+    assert_eq!(app.waypost.replay(&id).await["state"], "cancelled");
+    assert_eq!(app.waypost.get("/v1/campaigns/13010").await.status, 404);
 
     let phone = "+15550001";
-    let about = ids(&stage.waypost.letters("phoneNumber=%2B15550001").await);
+    let about = ids(&app.waypost.letters("phoneNumber=%2B15550001").await);
     assert!(!about.is_empty());
     for (keys, expected) in [("n\n", 1), ("y\n", 0)] {
-        let (code, screen) = Terminal::start(&stage.waypost, &["erase", "--phone", phone]).type_answer(keys).await;
+        let (code, screen) = Terminal::start(&app.waypost, &["erase", "--phone", phone]).type_answer(keys).await;
         assert!(screen.contains("This will permanently erase the person's data from "), "{screen}");
         assert_eq!(code, Some(expected), "{keys:?}: {screen}");
         let left = if expected == 0 { 0 } else { about.len() };
-        stage.waypost.wait_for_letter_count("phoneNumber=%2B15550001", left).await;
+        app.waypost.wait_for_letter_count("phoneNumber=%2B15550001", left).await;
     }
 }

@@ -16,13 +16,13 @@ async fn get(waypost: &Waypost, path: &str, headers: &[(&str, &str)]) -> crate::
 /// Without a token there is nothing to see, with one there is a session, and it ends.
 #[tokio::test]
 async fn a_session_begins_and_ends() {
-    let mut stage = TestApp::start_with_tokens("access").await;
-    stage.waypost.authenticate("");
-    let asked = get(&stage.waypost, "/campaigns/13010?saved=x", &[ACCEPT_HTML]).await;
+    let mut app = TestApp::start_with_tokens("access").await;
+    app.waypost.authenticate("");
+    let asked = get(&app.waypost, "/campaigns/13010?saved=x", &[ACCEPT_HTML]).await;
     assert_eq!((asked.status, &*asked.headers["location"]), (303, "/login?next=%2Fcampaigns%2F13010%3Fsaved%3Dx"));
-    get(&stage.waypost, "/campaigns", &[]).await.expect_problem(401);
+    get(&app.waypost, "/campaigns", &[]).await.expect_problem(401);
 
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns").await;
     browser.type_into(&field("Token"), "a guess").await;
     browser.click(&button("Log in")).await;
@@ -39,8 +39,8 @@ async fn a_session_begins_and_ends() {
 /// A form is taken from our own pages only: by its token, by its origin, and by the role of who sends it.
 #[tokio::test]
 async fn cross_site_forms_are_refused() {
-    let stage = TestApp::start("access", &[]).await;
-    let page = get(&stage.waypost, "/new-campaign", &[ACCEPT_HTML]).await;
+    let app = TestApp::start("access", &[]).await;
+    let page = get(&app.waypost, "/new-campaign", &[ACCEPT_HTML]).await;
     assert_eq!(page.status, 200);
     let cookie = page.headers["set-cookie"].split(';').next().expect("a cookie").to_owned();
     let token = cookie.split_once('=').expect("a value").1;
@@ -52,24 +52,24 @@ async fn cross_site_forms_are_refused() {
     let send = async |headers: &[(&str, &str)], body: &str| {
         let kind = ("content-type", "application/x-www-form-urlencoded");
         let headers: Vec<_> = headers.iter().copied().chain([kind, ACCEPT_HTML]).collect();
-        stage.waypost.send_with(Method::POST, "/new-campaign", &headers, body.to_owned()).await.status
+        app.waypost.send_with(Method::POST, "/new-campaign", &headers, body.to_owned()).await.status
     };
-    let own = stage.waypost.url("");
+    let own = app.waypost.url("");
     assert_eq!(send(&[], &form).await, 403, "without its cookie");
     assert_eq!(send(&[("cookie", &cookie)], "id=made&name=").await, 403, "without its token");
     assert_eq!(send(&[("cookie", &cookie)], "waypost-form=other&id=made").await, 403, "with another token");
     assert_eq!(send(&[("cookie", &cookie), ("origin", "https://example.com")], &form).await, 403, "of another origin");
     assert_eq!(send(&[("cookie", &cookie), ("sec-fetch-site", "cross-site")], &form).await, 403, "of another site");
-    assert_eq!(stage.waypost.get("/v1/campaigns/made").await.status, 404);
+    assert_eq!(app.waypost.get("/v1/campaigns/made").await.status, 404);
     assert_eq!(send(&[("cookie", &cookie), ("origin", &own), ("sec-fetch-site", "same-origin")], &form).await, 303);
-    assert_eq!(stage.waypost.get("/v1/campaigns/made").await.status, 200);
+    assert_eq!(app.waypost.get("/v1/campaigns/made").await.status, 200);
 }
 
 /// The role is asked for at each page, whatever is shown; the session is nothing to the API.
 #[tokio::test]
 async fn pages_require_their_role() {
-    let stage = TestApp::start_with_tokens("access").await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start_with_tokens("access").await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, "viewer", "/campaigns").await;
     browser.open("/new-campaign").await;
     browser.wait_for_text("This page needs the role editor. Your role is viewer.").await;
@@ -82,9 +82,9 @@ async fn pages_require_their_role() {
 /// What comes with every page: the policy that lets nothing in from elsewhere.
 #[tokio::test]
 async fn pages_have_security_headers() {
-    let stage = TestApp::start("access", &[]).await;
+    let app = TestApp::start("access", &[]).await;
     for path in ["/campaigns", "/campaigns/13010", "/nothing-here", "/login"] {
-        let page = get(&stage.waypost, path, &[ACCEPT_HTML]).await;
+        let page = get(&app.waypost, path, &[ACCEPT_HTML]).await;
         let policy = &page.headers["content-security-policy"];
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
         assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
@@ -95,9 +95,9 @@ async fn pages_have_security_headers() {
         }
         let asset =
             page.body.split("href=\"").find(|rest| rest.contains(".css")).and_then(|rest| rest.split('"').next());
-        let sheet = get(&stage.waypost, asset.expect("a style sheet"), &[]).await;
+        let sheet = get(&app.waypost, asset.expect("a style sheet"), &[]).await;
         assert!(sheet.headers["cache-control"].contains("immutable"));
     }
-    let rebound = get(&stage.waypost, "/campaigns", &[ACCEPT_HTML, ("host", "rebound.example:8080")]).await;
+    let rebound = get(&app.waypost, "/campaigns", &[ACCEPT_HTML, ("host", "rebound.example:8080")]).await;
     assert_eq!(rebound.status, 403);
 }

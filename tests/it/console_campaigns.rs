@@ -160,8 +160,8 @@ fn rgb(color: &str) -> [i32; 3] {
 /// A choice and the check of what was typed before it are under way together.
 #[tokio::test]
 async fn a_choice_takes_effect_while_the_form_is_checked() {
-    let stage = TestApp::start("console", &[]).await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start("console", &[]).await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&new=entry").await;
     browser.wait_for_text("Choose a redirect type first.").await;
     // Longer than the pause after which the form is checked.
@@ -179,9 +179,9 @@ async fn a_choice_takes_effect_while_the_form_is_checked() {
 /// The editor checks while one types, shows the request, adds, edits and deletes headers, and sends a test.
 #[tokio::test]
 async fn a_webhook_is_edited_checked_and_tested() {
-    let stage = TestApp::start("console", &[]).await;
-    stage.receiver.reply("/offers", Answer::status(202).body("thank you"));
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start("console", &[]).await;
+    app.receiver.reply("/offers", Answer::status(202).body("thank you"));
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns?q=STREAM").await;
     browser.click(&link("Streaming membership")).await;
     browser.click(&link("Webhook under the redirect").with_partial_name().inside(row("Edit entry 4"))).await;
@@ -204,7 +204,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
     browser.wait_for_focus(&field("URL")).await;
     browser.assert_page_quality().await;
     browser.type_into(&field("Body"), r#"{"source": "web", "n": 1.50}"#).await;
-    browser.type_into(&field("URL"), &stage.receiver.url("/offers")).await;
+    browser.type_into(&field("URL"), &app.receiver.url("/offers")).await;
 
     browser.click(&button("Edit header X-Api-Key")).await;
     browser.type_into(&field("Value of header 1"), "s3cret").await;
@@ -221,7 +221,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
     browser.click(&button("Send test")).await;
     browser.wait_for_text("thank you").await;
     browser.wait_for_text("202").await;
-    let sent = stage.receiver.requests();
+    let sent = app.receiver.requests();
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert_eq!(sent[0].header("x-api-key"), Some("s3cret"));
     assert_eq!(sent[0].json()["source"], "web");
@@ -230,7 +230,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
     browser.click(&field("URL")).await;
     browser.press(Key::Enter).await;
     browser.wait_for_text("Saved: Welcome Message, entry 4").await;
-    let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let stored = app.waypost.get("/v1/campaigns/13010").await.json();
     let webhook = json::webhook(&stored, "Welcome Message", 4);
     assert_eq!(webhook["body"].to_string(), r#"{"source":"web","n":1.50}"#);
     assert_eq!(webhook["headers"], json!({ "X-Api-Key": "s3cret" }));
@@ -243,27 +243,27 @@ async fn an_edit_conflict_shows_the_other_change() {
     let mut second = find_by(items_of(&tokens), "role", "editor").clone();
     (second["name"], second["sha256"]) = (json!("second"), json!(sha256_hex("token-of-a-second-editor")));
     tokens.as_array_mut().expect("tokens").push(second);
-    let stage = TestApp::start("console", &[("WAYPOST_HTTP__TOKENS", &tokens.to_string())]).await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start("console", &[("WAYPOST_HTTP__TOKENS", &tokens.to_string())]).await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, "editor", "/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.wait_for(&button("Save")).await;
-    let mut campaign = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let mut campaign = app.waypost.get("/v1/campaigns/13010").await.json();
     section_mut(&mut campaign, "Plans")["message"] = json!("Three plans");
-    stage.waypost.put_campaign(&campaign).await;
+    app.waypost.put_campaign(&campaign).await;
     browser.type_into(&field("Menu Text"), "Offers of the day").await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Welcome Message, entry 4").await;
 
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.wait_for(&button("Save")).await;
-    let mut campaign = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let mut campaign = app.waypost.get("/v1/campaigns/13010").await.json();
     assert_eq!(section(&campaign, "Plans")["message"], "Three plans");
     entry_mut(&mut campaign, "Welcome Message", 4)["option"] = json!("Best offers");
-    stage.waypost.put_campaign(&campaign).await;
+    app.waypost.put_campaign(&campaign).await;
     // Somebody else changes another place after that: it was not they.
     section_mut(&mut campaign, "Plans")["message"] = json!("Four plans");
     let path = "/v1/campaigns/13010";
-    let put = stage.waypost.send_as(Some("Bearer token-of-a-second-editor"), Method::PUT, path, Some(&campaign)).await;
+    let put = app.waypost.send_as(Some("Bearer token-of-a-second-editor"), Method::PUT, path, Some(&campaign)).await;
     assert_eq!(put.status, 200, "{put:?}");
     browser.type_into(&field("Menu Text"), "My offers").await;
     browser.click(&button("Save")).await;
@@ -276,15 +276,15 @@ async fn an_edit_conflict_shows_the_other_change() {
     browser.assert_page_quality().await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Welcome Message, entry 4").await;
-    let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let stored = app.waypost.get("/v1/campaigns/13010").await.json();
     assert_eq!(entry(&stored, "Welcome Message", 4)["option"], "My offers");
 }
 
 /// Entries, sections and the campaign are deleted after a question; what would break something is refused with the reason.
 #[tokio::test]
 async fn sections_and_entries_are_renamed_and_deleted() {
-    let stage = TestApp::start("console", &[]).await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start("console", &[]).await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010").await;
     browser.click(&summary("Delete entry 2")).await;
     browser.click(&button("Delete entry 2")).await;
@@ -302,7 +302,7 @@ async fn sections_and_entries_are_renamed_and_deleted() {
     browser.type_into(&field("Label"), "Prices").await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Prices").await;
-    let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let stored = app.waypost.get("/v1/campaigns/13010").await.json();
     assert_eq!(entry(&stored, "Welcome Message", 1)["redirect"]["to"], "Prices", "redirects follow");
 
     browser.click(&summary("Rename")).await;
@@ -312,15 +312,15 @@ async fn sections_and_entries_are_renamed_and_deleted() {
     browser.click(&summary("Delete campaign")).await;
     browser.click(&button("Delete Memberships permanently")).await;
     browser.wait_for_text("There is no campaign yet").await;
-    assert_eq!(stage.waypost.get("/v1/campaigns/13010").await.status, 404);
+    assert_eq!(app.waypost.get("/v1/campaigns/13010").await.status, 404);
     browser.assert_page_quality().await;
 }
 
 /// A secret is made in the editor, and a new one beside which the old one signs.
 #[tokio::test]
 async fn a_signing_secret_is_created_and_rotated() {
-    let stage = TestApp::start("console", &[]).await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start("console", &[]).await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.click(&summary("Signing, limits and retries")).await;
     browser.click(&button("Generate a secret")).await;
@@ -329,7 +329,7 @@ async fn a_signing_secret_is_created_and_rotated() {
     assert!(first.starts_with("whsec_"), "{first}");
     browser.click(&button("Generate a new secret")).await;
     let webhook = wait_until("the secret that was replaced", DEFAULT_TIMEOUT, async || {
-        let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
+        let stored = app.waypost.get("/v1/campaigns/13010").await.json();
         let webhook = json::webhook(&stored, "Welcome Message", 4).clone();
         webhook["previousSecrets"].is_array().then_some(webhook)
     })
@@ -340,16 +340,16 @@ async fn a_signing_secret_is_created_and_rotated() {
     browser.type_into(&field("Menu Text"), "Signed offers").await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved:").await;
-    let saved = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let saved = app.waypost.get("/v1/campaigns/13010").await.json();
     assert_eq!(json::webhook(&saved, "Welcome Message", 4), &webhook);
 }
 
 /// Nothing that was typed is lost by changing one's mind about where a choice leads.
 #[tokio::test]
 async fn switching_redirect_types_keeps_the_input() {
-    let stage = TestApp::start("console", &[]).await;
-    let before = stage.waypost.get("/v1/campaigns/13010").await.json();
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start("console", &[]).await;
+    let before = app.waypost.get("/v1/campaigns/13010").await.json();
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.choose(&choice("Redirect Type"), "Webhook").await;
     browser.wait_for_text("The webhook is the redirect.").await;
@@ -362,28 +362,28 @@ async fn switching_redirect_types_keeps_the_input() {
     browser.wait_for(&field("URL")).await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Welcome Message, entry 4").await;
-    let after = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let after = app.waypost.get("/v1/campaigns/13010").await.json();
     assert_eq!(entry(&after, "Welcome Message", 4), entry(&before, "Welcome Message", 4));
 }
 
 /// The webhooks of sections are edited as those of menu entries are: one that is the redirect, and one under none.
 #[tokio::test]
 async fn the_webhooks_of_sections_are_edited() {
-    let stage = TestApp::start("console", &[]).await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start("console", &[]).await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Offers").await;
     browser.wait_for_text("The webhook is the redirect.").await;
-    browser.type_into(&field("URL"), &stage.receiver.url("/renamed")).await;
+    browser.type_into(&field("URL"), &app.receiver.url("/renamed")).await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Offers").await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message").await;
     browser.click(&checkbox("Send a webhook at every event of this section")).await;
-    browser.type_into(&field("URL"), &stage.receiver.url("/every")).await;
+    browser.type_into(&field("URL"), &app.receiver.url("/every")).await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("Saved: Welcome Message").await;
-    let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
-    assert_eq!(json::webhook(&stored, "Offers", None)["url"], stage.receiver.url("/renamed"));
-    assert_eq!(json::webhook(&stored, "Welcome Message", None)["url"], stage.receiver.url("/every"));
+    let stored = app.waypost.get("/v1/campaigns/13010").await.json();
+    assert_eq!(json::webhook(&stored, "Offers", None)["url"], app.receiver.url("/renamed"));
+    assert_eq!(json::webhook(&stored, "Welcome Message", None)["url"], app.receiver.url("/every"));
     browser.resize(360).await;
     browser
         .wait_for(
@@ -398,18 +398,18 @@ async fn the_webhooks_of_sections_are_edited() {
 /// Whoever's session is over, or whose place is gone, keeps what they have typed.
 #[tokio::test]
 async fn refused_input_stays_in_the_form() {
-    let stage = TestApp::start("console", &[]).await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start("console", &[]).await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Plans").await;
     browser.type_into(&field("Message"), "Many words").await;
-    let mut campaign = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let mut campaign = app.waypost.get("/v1/campaigns/13010").await.json();
     section_mut(&mut campaign, "Plans")["label"] = json!("Prices");
     entry_mut(&mut campaign, "Welcome Message", 1)["redirect"]["to"] = json!("Prices");
-    stage.waypost.put_campaign(&campaign).await;
+    app.waypost.put_campaign(&campaign).await;
     browser.click(&button("Save")).await;
     browser.wait_for_text("This place was deleted or renamed").await;
     assert_eq!(browser.value(&field("Message")).await, "Many words");
-    stage.waypost.send(Method::DELETE, "/v1/campaigns/13010", None).await;
+    app.waypost.send(Method::DELETE, "/v1/campaigns/13010", None).await;
     browser.type_into(&field("Message"), "Many words more").await;
     browser.wait_for_text("no such campaign").await;
     assert_eq!(browser.value(&field("Message")).await, "Many words more");
@@ -418,8 +418,8 @@ async fn refused_input_stays_in_the_form() {
 /// A viewer sees all but secrets, and changes nothing.
 #[tokio::test]
 async fn a_viewer_sees_campaigns_without_edit_buttons() {
-    let stage = TestApp::start_with_tokens("console").await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start_with_tokens("console").await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, "viewer", "/campaigns/13010").await;
     browser.wait_for_text("Streaming membership").await;
     for absent in ["Add section", "Edit entry 4 of Welcome Message"] {

@@ -11,12 +11,12 @@ use crate::support::unique::free_port;
 use crate::support::{Answer, Waypost, unique, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, example_campaign, step_event};
 
-/// A stage whose roles have tokens, and a browser in which one of them has logged in.
+/// An app whose roles have tokens, and a browser in which one of them has logged in.
 async fn start_logged_in(role: &str) -> (TestApp, Browser) {
-    let stage = TestApp::start_with_tokens("console-letters").await;
-    let browser = Browser::start(&stage.waypost.url("")).await;
+    let app = TestApp::start_with_tokens("console-letters").await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, role).await;
-    (stage, browser)
+    (app, browser)
 }
 
 async fn log_in(browser: &Browser, role: &str) {
@@ -37,18 +37,18 @@ fn tab(state: &str) -> Locator {
 }
 
 /// Has a dead letter of 503 made, with all of its attempts.
-async fn create_exhausted_letter(stage: &TestApp, event: &str) {
-    let before = stage.waypost.count_letters("status=503").await;
-    let mut campaign = example_campaign(&stage.receiver);
+async fn create_exhausted_letter(app: &TestApp, event: &str) {
+    let before = app.waypost.count_letters("status=503").await;
+    let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 3 });
-    stage.waypost.put_campaign(&campaign).await;
-    stage.receiver.reply("/offers", Answer::status(503).body("the database is down"));
-    stage.publish(step_event().keyword(4).id(event)).await;
+    app.waypost.put_campaign(&campaign).await;
+    app.receiver.reply("/offers", Answer::status(503).body("the database is down"));
+    app.publish(step_event().keyword(4).id(event)).await;
     wait_until("the letter", SLOW_TIMEOUT, async || {
-        (stage.waypost.count_letters("status=503").await > before).then_some(())
+        (app.waypost.count_letters("status=503").await > before).then_some(())
     })
     .await;
-    stage.receiver.reply("/offers", Answer::ok());
+    app.receiver.reply("/offers", Answer::ok());
 }
 
 #[tokio::test]
@@ -81,10 +81,10 @@ async fn the_page_reloads_while_letters_are_loading() {
 
 #[tokio::test]
 async fn counts_link_to_filters_and_filters_are_in_the_url() {
-    let (stage, browser) = start_logged_in("operator").await;
-    stage.create_dead_letters(3, 3).await;
-    stage.create_dead_letters(4, 2).await;
-    create_exhausted_letter(&stage, "e-503").await;
+    let (app, browser) = start_logged_in("operator").await;
+    app.create_dead_letters(3, 3).await;
+    app.create_dead_letters(4, 2).await;
+    create_exhausted_letter(&app, "e-503").await;
     browser.open("/dead-letters").await;
     browser.wait_for_text("6 dead letters").await;
     browser.wait_for(&link("gone: 5").inside(group("Reason"))).await;
@@ -113,7 +113,7 @@ async fn counts_link_to_filters_and_filters_are_in_the_url() {
 
     // Of an endpoint, of a person, of an event.
     browser.open("/dead-letters").await;
-    let endpoint = stage.receiver.url("");
+    let endpoint = app.receiver.url("");
     browser.click(&link(&format!("{endpoint}: 6")).inside(group("Endpoint"))).await;
     browser.wait_for_text("6 dead letters").await;
     browser.wait_for(&link(&format!("Remove endpoint {endpoint}"))).await;
@@ -155,8 +155,8 @@ async fn counts_link_to_filters_and_filters_are_in_the_url() {
 
 #[tokio::test]
 async fn dead_letters_are_listed_in_pages() {
-    let (stage, browser) = start_logged_in("viewer").await;
-    stage.create_dead_letters(4, 35).await;
+    let (app, browser) = start_logged_in("viewer").await;
+    app.create_dead_letters(4, 35).await;
     browser.open("/dead-letters?reason=gone").await;
     let letters = region("Dead letters, newest first");
     let rows = async || browser.names(&row("410 Gone").inside(letters.clone())).await.len();
@@ -172,9 +172,9 @@ async fn dead_letters_are_listed_in_pages() {
 
 #[tokio::test]
 async fn a_letter_shows_request_and_answer() {
-    let (stage, browser) = start_logged_in("operator").await;
-    create_exhausted_letter(&stage, "e-1").await;
-    let id = text_field(newest(&stage.waypost.letters("").await), "id").to_owned();
+    let (app, browser) = start_logged_in("operator").await;
+    create_exhausted_letter(&app, "e-1").await;
+    let id = text_field(newest(&app.waypost.letters("").await), "id").to_owned();
     browser.open("/dead-letters").await;
     browser.click(&link("503 Service Unavailable")).await;
     browser.wait_for_path(&format!("/dead-letters/{id}")).await;
@@ -206,10 +206,10 @@ async fn a_letter_shows_request_and_answer() {
 
 #[tokio::test]
 async fn a_malformed_message_is_shown_unchanged() {
-    let (stage, browser) = start_logged_in("operator").await;
-    stage.publish(&json!({ "campaignId": "13010", "date": "yesterday" })).await;
+    let (app, browser) = start_logged_in("operator").await;
+    app.publish(&json!({ "campaignId": "13010", "date": "yesterday" })).await;
     wait_until("the letter", SLOW_TIMEOUT, async || {
-        (stage.waypost.count_letters("reason=malformed").await == 1).then_some(())
+        (app.waypost.count_letters("reason=malformed").await == 1).then_some(())
     })
     .await;
     browser.open("/dead-letters").await;
@@ -220,14 +220,14 @@ async fn a_malformed_message_is_shown_unchanged() {
     browser.assert_page_quality().await;
     browser.click(&button("Replay")).await;
     browser.wait_for_text("1 dead letter would be sent again").await;
-    browser.wait_for_text(&format!("the queue {}.events", stage.prefix)).await;
+    browser.wait_for_text(&format!("the queue {}.events", app.prefix)).await;
     browser.assert_no_console_errors().await;
 }
 
 #[tokio::test]
 async fn letters_are_replayed_after_a_preview() {
-    let (stage, browser) = start_logged_in("operator").await;
-    stage.create_dead_letters(4, 30).await;
+    let (app, browser) = start_logged_in("operator").await;
+    app.create_dead_letters(4, 30).await;
     browser.open("/dead-letters?status=410&state=pending").await;
     browser.click(&button("Replay all 30 pending that match")).await;
     browser.wait_for_text("30 dead letters would be sent again").await;
@@ -242,7 +242,7 @@ async fn letters_are_replayed_after_a_preview() {
     browser.wait_for_no_text("a ratio is a number from 0 to 1").await;
     browser.type_into(&field("Rate per second"), "5").await;
     browser.wait_for_text("At this rate it takes about 6s").await;
-    assert!(stage.receiver.requests().is_empty(), "a dry run sends nothing");
+    assert!(app.receiver.requests().is_empty(), "a dry run sends nothing");
 
     browser.click(&button("Replay 30 dead letters")).await;
     browser.wait_for_text("running").await;
@@ -253,14 +253,14 @@ async fn letters_are_replayed_after_a_preview() {
     browser.wait_for_text("All dead letters were sent. None failed.").await;
     browser.wait_for_text("30 of 30 sent").await;
     browser.wait_until_gone(&button("Pause")).await;
-    assert_eq!(stage.receiver.requests().len(), 30);
+    assert_eq!(app.receiver.requests().len(), 30);
     browser.assert_page_quality().await;
 
     browser.click(&link("Replays").inside(region("Pages"))).await;
     browser.wait_for(&row("30 of 30")).await;
     browser.assert_page_quality().await;
-    stage.waypost.wait_for_state_counts(&[("replayed", 30)]).await;
-    let letter = text_field(newest(&stage.waypost.letters("").await), "id").to_owned();
+    app.waypost.wait_for_state_counts(&[("replayed", 30)]).await;
+    let letter = text_field(newest(&app.waypost.letters("").await), "id").to_owned();
     browser.open(&format!("/dead-letters/{letter}")).await;
     browser.wait_for(&row("delivered")).await;
     browser.click(&link("rp_").with_partial_name()).await;
@@ -269,23 +269,23 @@ async fn letters_are_replayed_after_a_preview() {
 
 #[tokio::test]
 async fn a_replay_is_paused_resumed_and_cancelled() {
-    let (stage, browser) = start_logged_in("operator").await;
-    stage.create_dead_letters(4, 40).await;
-    let id = stage.waypost.create_replay(&json!({ "filter": {}, "ratePerSecond": 4 })).await;
+    let (app, browser) = start_logged_in("operator").await;
+    app.create_dead_letters(4, 40).await;
+    let id = app.waypost.create_replay(&json!({ "filter": {}, "ratePerSecond": 4 })).await;
     browser.open(&format!("/replays/{id}")).await;
     browser.wait_for_text("at most 4 per second").await;
     // By the keyboard alone.
     browser.tab_to(&button("Pause")).await;
     browser.press(Key::Enter).await;
     browser.wait_for(&button("Resume")).await;
-    stage.waypost.wait_for_replay(&id, "paused").await;
+    app.waypost.wait_for_replay(&id, "paused").await;
     browser.wait_for_text("paused").await;
     browser.assert_page_quality().await;
     // The focus stays on the button, whatever it says by now.
     for (shown, state) in [("Pause", "running"), ("Resume", "paused")] {
         browser.press(Key::Enter).await;
         browser.wait_for(&button(shown)).await;
-        stage.waypost.wait_for_replay(&id, state).await;
+        app.waypost.wait_for_replay(&id, state).await;
     }
 
     browser.open("/").await;
@@ -293,7 +293,7 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     browser.open(&format!("/replays/{id}")).await;
 
     // Somebody else resumes it: the page learns of it.
-    assert_eq!(stage.waypost.control_replay(&id, "resume").await.status, 200);
+    assert_eq!(app.waypost.control_replay(&id, "resume").await.status, 200);
     browser.wait_for(&button("Pause")).await;
     browser.click(&summary("Cancel")).await;
     browser.wait_for_text("can't be resumed").await;
@@ -301,7 +301,7 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     browser.wait_for_text("The replay was cancelled.").await;
     browser.wait_for_text("not sent. Their state is unchanged.").await;
     browser.wait_until_gone(&button("Pause")).await;
-    let replay = stage.waypost.wait_for_replay(&id, "cancelled").await;
+    let replay = app.waypost.wait_for_replay(&id, "cancelled").await;
     let left = replay["total"].as_u64().unwrap_or_default() - replay["sent"].as_u64().unwrap_or_default();
     browser.click(&link("Show the pending ones")).await;
     browser.wait_for_text(&format!("{left} dead letters")).await;
@@ -310,9 +310,9 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
 
 #[tokio::test]
 async fn a_failing_replay_stops_and_links_its_letters() {
-    let (stage, browser) = start_logged_in("operator").await;
-    stage.create_dead_letters(4, 25).await;
-    stage.receiver.reply("/offers", Answer::status(500).body("still broken"));
+    let (app, browser) = start_logged_in("operator").await;
+    app.create_dead_letters(4, 25).await;
+    app.receiver.reply("/offers", Answer::status(500).body("still broken"));
     browser.open("/dead-letters/replay?status=410").await;
     browser.click(&button("Replay 25 dead letters")).await;
     browser.wait_for_text("The replay stopped because of its failure ratio (0.5)").await;
@@ -326,11 +326,11 @@ async fn a_failing_replay_stops_and_links_its_letters() {
 
 #[tokio::test]
 async fn current_and_original_configuration_show_different_requests() {
-    let (stage, browser) = start_logged_in("editor").await;
-    stage.create_dead_letters(3, 2).await;
-    let mut campaign = example_campaign(&stage.receiver);
+    let (app, browser) = start_logged_in("editor").await;
+    app.create_dead_letters(3, 2).await;
+    let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 3)["enabled"] = Value::Bool(false);
-    stage.waypost.put_campaign(&campaign).await;
+    app.waypost.put_campaign(&campaign).await;
     browser.open("/dead-letters").await;
     browser.click(&checkbox("Tick all on this page")).await;
     browser.click(&button("Replay ticked")).await;
@@ -343,15 +343,15 @@ async fn current_and_original_configuration_show_different_requests() {
     browser.click(&button("Replay 2 dead letters")).await;
     browser.wait_for_text("All dead letters were sent. None failed.").await;
     browser.wait_for_text("original: the webhooks as they were").await;
-    assert_eq!(stage.receiver.requests().len(), 2);
+    assert_eq!(app.receiver.requests().len(), 2);
     browser.assert_no_console_errors().await;
 }
 
 #[tokio::test]
 async fn letters_are_discarded_by_selection_filter_and_singly() {
-    let (stage, browser) = start_logged_in("operator").await;
-    stage.create_dead_letters(4, 6).await;
-    let letters = ids(&stage.waypost.letters("").await);
+    let (app, browser) = start_logged_in("operator").await;
+    app.create_dead_letters(4, 6).await;
+    let letters = ids(&app.waypost.letters("").await);
     let [first, second, third, ..] = &letters[..] else { panic!("not six letters: {letters:?}") };
     let tick = |id: &str| checkbox(&format!("Tick {id}"));
     browser.open("/dead-letters").await;
@@ -373,7 +373,7 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
     browser.click(&button("Discard 2 dead letters")).await;
     browser.wait_for_text("Discarded 2 dead letters. 4 dead letters are still pending in total.").await;
     browser.assert_page_quality().await;
-    stage.waypost.wait_for_state_counts(&[("pending", 4), ("discarded", 2)]).await;
+    app.waypost.wait_for_state_counts(&[("pending", 4), ("discarded", 2)]).await;
 
     browser.open(&format!("/dead-letters/{third}")).await;
     browser.click(&button("Discard")).await;
@@ -389,11 +389,11 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
     browser.click(&button("Discard all 3 pending that match")).await;
     browser.wait_for(&heading("Discard 3 dead letters?")).await;
     // What dies after the question is not meant by it.
-    stage.create_dead_letters(4, 1).await;
+    app.create_dead_letters(4, 1).await;
     browser.type_into(&field("Reason"), "the campaign is over").await;
     browser.click(&button("Discard 3 dead letters")).await;
     browser.wait_for_text("Discarded 3 dead letters. 1 dead letter is still pending in total.").await;
-    stage.waypost.wait_for_state_counts(&[("pending", 1), ("discarded", 6)]).await;
+    app.waypost.wait_for_state_counts(&[("pending", 1), ("discarded", 6)]).await;
     browser.open("/dead-letters/discard?state=discarded").await;
     browser.wait_for_text("Only pending dead letters can be discarded.").await;
     browser.assert_no_console_errors().await;
@@ -401,13 +401,13 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
 
 #[tokio::test]
 async fn a_viewer_cannot_change_dead_letters() {
-    let (stage, browser) = start_logged_in("viewer").await;
-    stage.create_dead_letters(4, 2).await;
-    let id = text_field(newest(&stage.waypost.letters("").await), "id").to_owned();
+    let (app, browser) = start_logged_in("viewer").await;
+    app.create_dead_letters(4, 2).await;
+    let id = text_field(newest(&app.waypost.letters("").await), "id").to_owned();
     // Two, of which the second has to wait: there is something to pause.
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 0.01 });
-    let replay = stage.waypost.create_replay(&order).await;
-    assert_eq!(stage.waypost.control_replay(&replay, "pause").await.status, 200);
+    let replay = app.waypost.create_replay(&order).await;
+    assert_eq!(app.waypost.control_replay(&replay, "pause").await.status, 200);
     let only = ["Log out".to_owned()];
     for path in ["/dead-letters?state=", &format!("/dead-letters/{id}"), &format!("/replays/{replay}"), "/replays"] {
         browser.open(path).await;

@@ -11,9 +11,9 @@ use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campai
 
 const EVENT: &str = "Step event, as it is published";
 
-/// A browser at the stage's worker, that waits as long as a busy machine needs.
-async fn browser_at(stage: &TestApp, path: &str) -> Browser {
-    let mut browser = Browser::start(&stage.waypost.url("")).await;
+/// A browser at the app's worker, that waits as long as a busy machine needs.
+async fn browser_at(app: &TestApp, path: &str) -> Browser {
+    let mut browser = Browser::start(&app.waypost.url("")).await;
     browser.set_timeout(SLOW_TIMEOUT);
     browser.open(path).await;
     browser
@@ -27,16 +27,16 @@ async fn explain(browser: &Browser, event: &Value) {
 
 #[tokio::test]
 async fn numbers_update_while_events_are_delivered() {
-    let stage = TestApp::start("overview", &[]).await;
-    let browser = browser_at(&stage, "/").await;
+    let app = TestApp::start("overview", &[]).await;
+    let browser = browser_at(&app, "/").await;
     browser.wait_for_text("All is well: consuming, with nothing to send in the last minute.").await;
-    let version = stage.waypost.metric("waypost_config_version").await;
+    let version = app.waypost.metric("waypost_config_version").await;
     browser.wait_for_text(&format!("current, version {version}")).await;
     browser.assert_page_quality().await;
 
     browser.click(&summary("Counts per minute")).await;
     browser.tab_to(&link("All endpoints")).await;
-    stage.amqp.publish_events(&stage.prefix, &events_with_keyword(50, 3)).await;
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(50, 3)).await;
     browser.wait_for_text("All is well: 50 requests in the last minute, all answered with 2xx.").await;
     browser.wait_for_text("the last minute 50 0").await;
     browser.wait_for_text("received from events 50").await;
@@ -44,12 +44,12 @@ async fn numbers_update_while_events_are_delivered() {
     browser.wait_for_text("None failing: one endpoint used recently.").await;
     browser.wait_for_focus(&link("All endpoints")).await;
 
-    stage.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
-    stage.publish(step_event().keyword(4).id("fails-once")).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    app.publish(step_event().keyword(4).id("fails-once")).await;
     browser.wait_for_text("status_5xx 1").await;
     browser.wait_for_text("received from delay queues 1").await;
 
-    stage.create_dead_letters(5, 3).await;
+    app.create_dead_letters(5, 3).await;
     browser.wait_for_text("Attention: 3 dead letters are pending.").await;
     browser.wait_for_text("status_4xx 3").await;
     browser.assert_page_quality().await;
@@ -58,7 +58,7 @@ async fn numbers_update_while_events_are_delivered() {
 
     // It is all there at once, too, and without a script.
     let headers = [("accept", "text/html")];
-    let page = stage.waypost.send_with(Method::GET, "/", &headers, String::new()).await;
+    let page = app.waypost.send_with(Method::GET, "/", &headers, String::new()).await;
     assert_eq!(page.status, 200);
     for text in ["3 dead letters are pending", "Delivered per second in the last five minutes: at most"] {
         assert!(page.body.contains(text), "no {text:?}: {}", page.body);
@@ -68,8 +68,8 @@ async fn numbers_update_while_events_are_delivered() {
 #[tokio::test]
 async fn lost_broker_and_lost_worker_are_shown() {
     let broker = Broker::private().await;
-    let stage = TestApp::start_on(&broker.url(), "overview", &[]).await;
-    let browser = browser_at(&stage, "/").await;
+    let app = TestApp::start_on(&broker.url(), "overview", &[]).await;
+    let browser = browser_at(&app, "/").await;
     browser.wait_for_text("All is well").await;
     browser.wait_for_text("Workers 1").await;
     broker.kill().await;
@@ -83,33 +83,33 @@ async fn lost_broker_and_lost_worker_are_shown() {
     let is_old =
         async || browser.script::<bool>("return document.querySelector('[data-stale]') !== null;", Vec::new()).await;
     // One that hangs keeps its connections.
-    stage.waypost.suspend();
+    app.waypost.suspend();
     wait_until("the page to say that it is old", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
-    stage.waypost.resume();
+    app.waypost.resume();
     wait_until("the page to go on", SLOW_TIMEOUT, async || (!is_old().await).then_some(())).await;
-    stage.waypost.terminate();
+    app.waypost.terminate();
     wait_until("the page to say that it is old", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
 }
 
 #[tokio::test]
 async fn an_open_breaker_shows_and_closes() {
-    let stage = TestApp::start("overview", &[]).await;
+    let app = TestApp::start("overview", &[]).await;
     let hanging = Receiver::start();
     hanging.reply("/hangs", Answer::never());
     let origin = hanging.url("");
     let webhook = json!({ "url": hanging.url("/hangs"), "timeoutMs": 300 });
-    stage.waypost.put_campaign(&json!({ "id": "c", "sections": [{ "label": "hangs", "webhook": webhook }] })).await;
-    let browser = browser_at(&stage, "/endpoints").await;
+    app.waypost.put_campaign(&json!({ "id": "c", "sections": [{ "label": "hangs", "webhook": webhook }] })).await;
+    let browser = browser_at(&app, "/endpoints").await;
     browser.wait_for_text("No endpoint is in use.").await;
     browser.assert_page_quality().await;
 
-    stage.amqp.publish_events(&stage.prefix, &events_with_keyword(2, 3)).await;
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(2, 3)).await;
     let event = |number: usize| {
         json!({ "campaignId": "c", "label": "hangs", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z",
             "eventId": format!("hangs-{number}") })
     };
     let events: Vec<Value> = (0..12).map(event).collect();
-    stage.amqp.publish_events(&stage.prefix, &events).await;
+    app.amqp.publish_events(&app.prefix, &events).await;
     browser.wait_for_text("2 endpoints: 1 open, 0 half-open, 1 closed").await;
     browser.wait_for_text("sent as a probe. Any response other than 429 and 5xx closes the breaker").await;
     browser.wait_for_text("no response within the time limit").await;
@@ -142,8 +142,8 @@ async fn an_open_breaker_shows_and_closes() {
 
 #[tokio::test]
 async fn an_event_is_explained() {
-    let stage = TestApp::start("overview", &[]).await;
-    let browser = browser_at(&stage, "/explain").await;
+    let app = TestApp::start("overview", &[]).await;
+    let browser = browser_at(&app, "/explain").await;
     browser.wait_for_text("Paste an event, or use the sample.").await;
     let sample = browser.value(&field(EVENT)).await;
     assert!(sample.contains("\"campaignId\": \"13010\""), "{sample}");
@@ -162,7 +162,7 @@ async fn an_event_is_explained() {
     browser.wait_for_text("Menu entry matched by its keyword").await;
     browser.wait_for_text("3 – no the event's keyword is 4").await;
     browser.assert_page_quality().await;
-    assert!(stage.receiver.requests().is_empty(), "explaining has sent something");
+    assert!(app.receiver.requests().is_empty(), "explaining has sent something");
 
     // What is shared has nothing of the person.
     browser.click(&link("Link to this explanation")).await;
@@ -198,12 +198,12 @@ async fn an_event_is_explained() {
 
 #[tokio::test]
 async fn a_viewer_sees_everything_except_secrets() {
-    let stage = TestApp::start_with_tokens("overview").await;
-    let mut whole = example_campaign(&stage.receiver);
+    let app = TestApp::start_with_tokens("overview").await;
+    let mut whole = example_campaign(&app.receiver);
     webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
-    stage.waypost.put_campaign(&whole).await;
+    app.waypost.put_campaign(&whole).await;
     for (role, key) in [("viewer", "********"), ("editor", "the-key")] {
-        let mut browser = Browser::start(&stage.waypost.url("")).await;
+        let mut browser = Browser::start(&app.waypost.url("")).await;
         browser.set_timeout(SLOW_TIMEOUT);
         log_in(&browser, role, "/").await;
         browser.wait_for_text("All is well").await;

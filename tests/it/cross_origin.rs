@@ -10,9 +10,9 @@ const DISCARD: &str = "/v1/dead-letters/discard";
 
 #[tokio::test]
 async fn cross_origin_pages_can_neither_read_nor_write() {
-    let stage = TestApp::start("browsers", &[]).await;
-    stage.create_dead_letters(3, 3).await;
-    let waypost = &stage.waypost;
+    let app = TestApp::start("browsers", &[]).await;
+    app.create_dead_letters(3, 3).await;
+    let waypost = &app.waypost;
     let host = waypost.url("").trim_start_matches("http://").to_owned();
     let own = waypost.url("");
     let order = json!({ "filter": { "reason": "gone" } }).to_string();
@@ -37,7 +37,7 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
     }
     let form = "application/x-www-form-urlencoded";
     post(&[("content-type", form), ("origin", &own)]).await.expect_problem(415);
-    stage.waypost.wait_for_state_counts(&[("pending", 3)]).await;
+    app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
 
     // A page of ours, programs that do not say what they send, and `curl -d`.
     let headers = [("origin", own.as_str()), ("host", &host)];
@@ -61,17 +61,17 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
 
 #[tokio::test]
 async fn with_tokens_the_origin_does_not_matter() {
-    let stage = TestApp::start_with_tokens("browsers").await;
+    let app = TestApp::start_with_tokens("browsers").await;
     let webhook = json!({ "event": { "response": "hello" } });
     let receiver = Receiver::start();
     let campaign =
         json!({ "id": "c", "sections": [{ "label": "a", "webhook": { "id": "wh_a", "url": receiver.url("/a") } }] });
-    stage.waypost.put_campaign(&campaign).await;
+    app.waypost.put_campaign(&campaign).await;
     let editor = bearer_token("editor");
     let headers = [("authorization", &*editor), ("host", "waypost.example"), ("origin", "https://ops.example.com")];
     let send = async |more: &[(&str, &str)]| {
         let headers: Vec<(&str, &str)> = headers.iter().chain(more).copied().collect();
-        stage.waypost.send_with(Method::POST, "/v1/webhooks/wh_a/test", &headers, webhook.to_string()).await
+        app.waypost.send_with(Method::POST, "/v1/webhooks/wh_a/test", &headers, webhook.to_string()).await
     };
     assert_eq!(send(&[("content-type", "application/json")]).await.status, 200);
     for kind in ["text/plain", "application/x-www-form-urlencoded"] {

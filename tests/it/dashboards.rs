@@ -117,9 +117,9 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn every_panel_has_data() {
-    let stage = TestApp::start("panels", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
-    let prometheus = Prometheus::start(stage.waypost.url("").trim_start_matches("http://")).await;
-    stage.receiver.reply("/offers", Answer::status(503));
+    let app = TestApp::start("panels", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
+    let prometheus = Prometheus::start(app.waypost.url("").trim_start_matches("http://")).await;
+    app.receiver.reply("/offers", Answer::status(503));
     let mut wanting: Vec<(String, String)> =
         dashboards().iter().flat_map(|(_, dashboard)| queries(dashboard)).collect();
     for (_, query) in &mut wanting {
@@ -131,9 +131,9 @@ async fn every_panel_has_data() {
     wait_until("something in every panel", SLOW_TIMEOUT, async || {
         let events: Vec<Value> =
             [3, 4, 5].map(|keyword| step_event().keyword(keyword).id(&unique("event")).json()).into();
-        stage.amqp.publish_events(&stage.prefix, &events).await;
-        if !stage.waypost.letters("state=pending").await.is_empty() {
-            stage.waypost.create_replay(&json!({ "filter": {} })).await;
+        app.amqp.publish_events(&app.prefix, &events).await;
+        if !app.waypost.letters("state=pending").await.is_empty() {
+            app.waypost.create_replay(&json!({ "filter": {} })).await;
         }
         let mut still = Vec::new();
         for (title, query) in wanting.drain(..) {
@@ -212,12 +212,12 @@ fn metrics_of(query: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn dashboards_use_existing_metrics() {
-    let stage = TestApp::start("named", &[]).await;
-    stage.waypost.put_campaign(&example_campaign(&stage.receiver)).await;
+    let app = TestApp::start("named", &[]).await;
+    app.waypost.put_campaign(&example_campaign(&app.receiver)).await;
     // Those of the queues come with the first look at them, those of dead letters with the view.
-    stage.waypost.wait_for_metric("waypost_workers", 1.0).await;
+    app.waypost.wait_for_metric("waypost_workers", 1.0).await;
     let has = async || {
-        let metrics = stage.waypost.metrics().await;
+        let metrics = app.waypost.metrics().await;
         let names = metrics.keys().map(|name| name.split('{').next().unwrap_or_default().to_owned());
         let names: BTreeSet<String> = names.collect();
         let all = ["waypost_queue_messages", "waypost_dead_letters"].iter().all(|late| names.contains(*late));

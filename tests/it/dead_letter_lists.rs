@@ -11,14 +11,15 @@ use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// Letters of two campaigns, with all kinds of ends; some have been discarded.
 async fn start_with_mixed_letters() -> TestApp {
-    let stage = TestApp::start("letters", &[("WAYPOST_RETRY__PERMANENT_STATUSES", "404,410,500")]).await;
-    let mut first = example_campaign(&stage.receiver);
+    let app = TestApp::start("letters", &[("WAYPOST_RETRY__PERMANENT_STATUSES", "404,410,500")]).await;
+    let mut first = example_campaign(&app.receiver);
     webhook_mut(&mut first, "Welcome Message", 5)["url"] = json!("http://10.255.255.1/never-dialled");
-    let other = json!({ "id": "other", "sections": [ { "label": "Ask", "webhook": { "url": stage.receiver.url("/other") } } ] });
-    stage.put_campaign_allowed_earlier(&first).await;
-    stage.waypost.put_campaign(&other).await;
+    let other =
+        json!({ "id": "other", "sections": [ { "label": "Ask", "webhook": { "url": app.receiver.url("/other") } } ] });
+    app.put_campaign_allowed_earlier(&first).await;
+    app.waypost.put_campaign(&other).await;
     for (path, status) in [("/agent", 410), ("/offers", 404), ("/name", 410), ("/other", 500)] {
-        stage.receiver.reply(path, Answer::status(status));
+        app.receiver.reply(path, Answer::status(status));
     }
     let mut count = 0;
     for round in 0..2 {
@@ -32,14 +33,14 @@ async fn start_with_mixed_letters() -> TestApp {
         events.push(elsewhere.clone());
         (elsewhere["campaignId"], elsewhere["label"]) = ("other".into(), "Ask".into());
         events.push(elsewhere);
-        stage.amqp.publish_events(&stage.prefix, &events).await;
-        stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::raw("no event")]).await;
+        app.amqp.publish_events(&app.prefix, &events).await;
+        app.amqp.publish(&format!("{}.events", app.prefix), [Message::raw("no event")]).await;
         count += events.len() + 1;
-        stage.waypost.wait_for_letters("", count).await;
+        app.waypost.wait_for_letters("", count).await;
     }
-    assert_eq!(stage.waypost.discard(&json!({ "filter": { "status": 404 }, "because": "no offers" })).await, 4);
-    stage.waypost.wait_for_letters("state=discarded", 4).await;
-    stage
+    assert_eq!(app.waypost.discard(&json!({ "filter": { "status": 404 }, "because": "no offers" })).await, 4);
+    app.waypost.wait_for_letters("state=discarded", 4).await;
+    app
 }
 
 /// Whether a letter is one that a filter chooses.
@@ -74,8 +75,8 @@ fn summary_counts(summary: &Value, list: &str, key: &str) -> BTreeMap<String, u6
 
 #[tokio::test]
 async fn list_and_summary_apply_filters_equally() {
-    let stage = start_with_mixed_letters().await;
-    let all = stage.waypost.letters("").await;
+    let app = start_with_mixed_letters().await;
+    let all = app.waypost.letters("").await;
     assert_eq!(all.len(), 18);
     // Of the second round all are before those of the first. What died at one moment is in the order of the log.
     let second: Vec<&str> = all[..9].iter().map(|letter| text_field(letter, "deadAt")).collect();
@@ -90,7 +91,7 @@ async fn list_and_summary_apply_filters_equally() {
     let (event, delivery) = (of("eventId"), of("deliveryId"));
     let phone =
         text_field(&all.iter().find(|letter| !letter["event"].is_null()).expect("a delivery")["event"], "phoneNumber");
-    let endpoint = stage.receiver.url("");
+    let endpoint = app.receiver.url("");
     let endpoint = endpoint.trim_end_matches('/');
     let filters: Vec<Vec<(&str, &str)>> = vec![
         vec![("phoneNumber", phone)],
@@ -130,9 +131,9 @@ async fn list_and_summary_apply_filters_equally() {
         let query = query.join("&");
         let expected: Vec<Value> =
             all.iter().filter(|letter| filter.iter().all(|part| matches_filter(letter, *part))).cloned().collect();
-        assert_eq!(ids(&stage.waypost.letters(&query).await), ids(&expected), "{query}");
+        assert_eq!(ids(&app.waypost.letters(&query).await), ids(&expected), "{query}");
 
-        let summary = stage.waypost.summary(&query).await;
+        let summary = app.waypost.summary(&query).await;
         assert_eq!(summary["total"], json!(expected.len()), "{query}: {summary:#}");
         let times = || expected.iter().map(|letter| text_field(letter, "deadAt"));
         assert_eq!(summary["newest"], json!(times().max()), "{query}: {summary:#}");
@@ -161,24 +162,24 @@ async fn list_and_summary_apply_filters_equally() {
 
 #[tokio::test]
 async fn pages_are_complete_while_new_letters_arrive() {
-    let stage = TestApp::start("letters", &[]).await;
-    stage.create_dead_letters(3, 13).await;
-    stage.create_dead_letters(4, 10).await;
-    stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::raw("no event")]).await;
-    stage.waypost.wait_for_letter_count("", 24).await;
+    let app = TestApp::start("letters", &[]).await;
+    app.create_dead_letters(3, 13).await;
+    app.create_dead_letters(4, 10).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), [Message::raw("no event")]).await;
+    app.waypost.wait_for_letter_count("", 24).await;
     for (limit, filter) in [(10, ""), (10, "&reason=gone"), (3, "&status=410&campaignId=13010")] {
-        let expected = ids(&stage.waypost.letters(filter.trim_start_matches('&')).await);
+        let expected = ids(&app.waypost.letters(filter.trim_start_matches('&')).await);
         let query = format!("limit={limit}{filter}");
         let (mut seen, mut place) = (Vec::new(), String::new());
         loop {
-            let page = stage.waypost.letter_page(&format!("{query}{place}")).await;
+            let page = app.waypost.letter_page(&format!("{query}{place}")).await;
             let items = ids(page["items"].as_array().expect("items"));
             assert!(items.len() <= limit, "{query}: {} letters on a page", items.len());
             seen.extend(items);
             let Some(cursor) = page["next"].as_str() else { break };
             place = format!("&cursor={cursor}");
             if seen.len() < 2 * limit {
-                stage.create_dead_letters(3, 2).await;
+                app.create_dead_letters(3, 2).await;
             }
         }
         assert_eq!(seen, expected, "{query}");
@@ -187,11 +188,11 @@ async fn pages_are_complete_while_new_letters_arrive() {
 
 #[tokio::test]
 async fn an_invalid_query_is_refused_with_a_reason() {
-    let stage = TestApp::start("letters", &[]).await;
-    stage.create_dead_letters(3, 3).await;
-    let page = stage.waypost.letter_page("limit=1&reason=gone").await;
+    let app = TestApp::start("letters", &[]).await;
+    app.create_dead_letters(3, 3).await;
+    let page = app.waypost.letter_page("limit=1&reason=gone").await;
     let cursor = text_field(&page, "next");
-    let rest = stage.waypost.letter_page(&format!("limit=2&reason=gone&cursor={cursor}")).await;
+    let rest = app.waypost.letter_page(&format!("limit=2&reason=gone&cursor={cursor}")).await;
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(2), "a page may be of another size: {rest:#}");
     let (now, later) = ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.001Z");
     let refused = [
@@ -225,34 +226,34 @@ async fn an_invalid_query_is_refused_with_a_reason() {
         (format!("reason=gone&cursor={cursor}x"), "cursor"),
     ];
     for (query, word) in &refused {
-        let problem = stage.waypost.get(&format!("/v1/dead-letters?{query}")).await.expect_problem(400);
+        let problem = app.waypost.get(&format!("/v1/dead-letters?{query}")).await.expect_problem(400);
         let detail = &problem.detail;
         assert!(detail.contains(word) && detail.contains(' '), "{query}: {problem:?}");
         let of_lists = ["limit", "cursor"].iter().any(|name| query.contains(name));
         if !of_lists {
-            let problem = stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.expect_problem(400);
+            let problem = app.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.expect_problem(400);
             assert!(problem.detail.contains(word), "{query}: {problem:?}");
         }
     }
     // A summary has no pages.
     for query in ["limit=10".to_owned(), format!("cursor={cursor}")] {
-        stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.expect_problem(400);
+        app.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.expect_problem(400);
     }
     for unknown in ["dl_unknown", "unknown"] {
-        stage.waypost.get(&format!("/v1/dead-letters/{unknown}")).await.expect_problem(404);
+        app.waypost.get(&format!("/v1/dead-letters/{unknown}")).await.expect_problem(404);
     }
     // Whoever writes an address by hand leaves the plus as it is.
     for plus in ["%2B", "+"] {
-        assert_eq!(stage.waypost.letters(&format!("since=2020-01-01T01:00:00{plus}01:00")).await.len(), 3);
+        assert_eq!(app.waypost.letters(&format!("since=2020-01-01T01:00:00{plus}01:00")).await.len(), 3);
     }
 }
 
 #[tokio::test]
 async fn a_summary_shows_a_hundred_campaigns_and_counts_the_rest() {
-    let stage = TestApp::start("letters", &[]).await;
-    stage.create_dead_letters(3, 1).await;
+    let app = TestApp::start("letters", &[]).await;
+    app.create_dead_letters(3, 1).await;
     // Copies of the letter as the product wrote it, under other ids.
-    let letters = stage.dead_letters(1).await;
+    let letters = app.dead_letters(1).await;
     let letter = only(&letters);
     let id = text_field(letter, "id");
     let copies = (100..205).map(|number| {
@@ -266,14 +267,14 @@ async fn a_summary_shows_a_hundred_campaigns_and_counts_the_rest() {
         }
         Message::raw(copy.to_string()).id(&format!("copy-{number}"))
     });
-    stage.amqp.publish(&format!("{}.dead-letters", stage.prefix), copies).await;
-    stage.create_dead_letters(3, 2).await;
-    stage.waypost.wait_for_letter_count("", 108).await;
-    let summary = stage.waypost.summary("").await;
+    app.amqp.publish(&format!("{}.dead-letters", app.prefix), copies).await;
+    app.create_dead_letters(3, 2).await;
+    app.waypost.wait_for_letter_count("", 108).await;
+    let summary = app.waypost.summary("").await;
     for (list, more, key) in [("campaigns", "moreCampaigns", "campaignId"), ("webhooks", "moreWebhooks", "webhookId")] {
         assert_eq!((summary_counts(&summary, list, key).len(), &summary[more]), (100, &json!(6)), "{summary:#}");
     }
     let largest = items_of(&summary["campaigns"]).first().expect("a campaign");
     assert_eq!((&largest["campaignId"], &largest["count"]), (&json!("13010"), &json!(3)));
-    assert_eq!(stage.waypost.count_letters("campaignId=campaign-150").await, 1);
+    assert_eq!(app.waypost.count_letters("campaignId=campaign-150").await, 1);
 }

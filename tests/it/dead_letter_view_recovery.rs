@@ -14,19 +14,19 @@ use crate::test_app::{TestApp, step_event};
 /// Four letters of which one is pending, one has been replayed, one has failed again (and is thus two), and one has been
 /// discarded.
 async fn start_with_every_state() -> TestApp {
-    let stage = TestApp::start("kept", &[]).await;
-    stage.create_dead_letters(3, 4).await;
-    let letters = ids(&stage.waypost.letters("").await);
-    assert_eq!(stage.waypost.discard(&json!({ "ids": [letters[0]], "because": "no use" })).await, 1);
-    stage.receiver.reply_in_turn("/agent", vec![Answer::ok(), Answer::status(500)]);
+    let app = TestApp::start("kept", &[]).await;
+    app.create_dead_letters(3, 4).await;
+    let letters = ids(&app.waypost.letters("").await);
+    assert_eq!(app.waypost.discard(&json!({ "ids": [letters[0]], "because": "no use" })).await, 1);
+    app.receiver.reply_in_turn("/agent", vec![Answer::ok(), Answer::status(500)]);
     for (letter, failed) in [(&letters[1], 0), (&letters[2], 1)] {
-        let replay = stage.waypost.create_replay(&json!({ "ids": [letter] })).await;
-        assert_eq!(stage.waypost.wait_for_replay(&replay, "done").await["failed"], json!(failed));
+        let replay = app.waypost.create_replay(&json!({ "ids": [letter] })).await;
+        assert_eq!(app.waypost.wait_for_replay(&replay, "done").await["failed"], json!(failed));
     }
     for (state, count) in [("pending", 2), ("replaying", 0), ("replayed", 2), ("discarded", 1)] {
-        stage.waypost.wait_for_letter_count(&format!("state={state}"), count).await;
+        app.waypost.wait_for_letter_count(&format!("state={state}"), count).await;
     }
-    stage
+    app
 }
 
 /// Everything a worker tells about its letters and replays.
@@ -49,16 +49,16 @@ async fn assert_shows(waypost: &Waypost, told: &[Value]) {
 
 /// Kills the worker, harms its store, and has it tell the same after its start.
 async fn assert_same_after(harm: impl Fn(&Path)) {
-    let stage = start_with_every_state().await;
-    let told = read_everything(&stage.waypost).await;
-    stage.waypost.kill().await;
-    harm(&stage.waypost.store_path());
-    stage.waypost.restart().await;
-    assert_shows(&stage.waypost, &told).await;
-    stage.waypost.wait_for_state_counts(&[("pending", 2), ("replayed", 2), ("discarded", 1)]).await;
+    let app = start_with_every_state().await;
+    let told = read_everything(&app.waypost).await;
+    app.waypost.kill().await;
+    harm(&app.waypost.store_path());
+    app.waypost.restart().await;
+    assert_shows(&app.waypost, &told).await;
+    app.waypost.wait_for_state_counts(&[("pending", 2), ("replayed", 2), ("discarded", 1)]).await;
     // And it goes on from there.
-    stage.create_dead_letters(4, 2).await;
-    stage.waypost.wait_for_letter_count("state=pending", 4).await;
+    app.create_dead_letters(4, 2).await;
+    app.waypost.wait_for_letter_count("state=pending", 4).await;
 }
 
 #[tokio::test]
@@ -100,75 +100,75 @@ fn mentions_letters(line: &str) -> bool {
 
 #[tokio::test]
 async fn a_log_deleted_under_a_running_worker_empties_the_view() {
-    let stage = start_with_every_state().await;
-    let printed = stage.waypost.log_lines().len();
-    stage.amqp.delete_queue(&format!("{}.dead-letters", stage.prefix)).await;
+    let app = start_with_every_state().await;
+    let printed = app.waypost.log_lines().len();
+    app.amqp.delete_queue(&format!("{}.dead-letters", app.prefix)).await;
     let line = wait_until("a line about it", DEFAULT_TIMEOUT, async || {
-        stage.waypost.log_lines().into_iter().skip(printed).find(|line| mentions_letters(line))
+        app.waypost.log_lines().into_iter().skip(printed).find(|line| mentions_letters(line))
     });
     line.await;
-    stage.waypost.wait_for_letter_count("", 0).await;
-    stage.waypost.wait_for_state_counts(&[]).await;
-    stage.waypost.wait_until_ready().await;
-    stage.create_dead_letters(4, 3).await;
-    stage.waypost.wait_for_state_counts(&[("pending", 3)]).await;
-    assert_eq!(stage.waypost.letters("").await.len(), 3);
+    app.waypost.wait_for_letter_count("", 0).await;
+    app.waypost.wait_for_state_counts(&[]).await;
+    app.waypost.wait_until_ready().await;
+    app.create_dead_letters(4, 3).await;
+    app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
+    assert_eq!(app.waypost.letters("").await.len(), 3);
 }
 
 #[tokio::test]
 async fn a_recreated_log_empties_the_view_at_start() {
-    let stage = start_with_every_state().await;
-    stage.waypost.terminate();
-    assert!(stage.waypost.wait_for_exit().await.success());
-    stage.amqp.delete_queue(&format!("{}.dead-letters", stage.prefix)).await;
-    let printed = stage.waypost.log_lines().len();
-    stage.waypost.restart().await;
-    stage.waypost.wait_for_letter_count("", 0).await;
-    stage.waypost.wait_for_state_counts(&[]).await;
-    assert!(stage.waypost.log_lines().iter().skip(printed).any(|line| mentions_letters(line)), "nothing is said of it");
-    stage.create_dead_letters(4, 3).await;
-    stage.waypost.wait_for_state_counts(&[("pending", 3)]).await;
+    let app = start_with_every_state().await;
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
+    app.amqp.delete_queue(&format!("{}.dead-letters", app.prefix)).await;
+    let printed = app.waypost.log_lines().len();
+    app.waypost.restart().await;
+    app.waypost.wait_for_letter_count("", 0).await;
+    app.waypost.wait_for_state_counts(&[]).await;
+    assert!(app.waypost.log_lines().iter().skip(printed).any(|line| mentions_letters(line)), "nothing is said of it");
+    app.create_dead_letters(4, 3).await;
+    app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
 }
 
 #[tokio::test]
 async fn the_metric_follows_the_states() {
-    let stage = TestApp::start("kept", &[]).await;
-    stage.waypost.wait_for_state_counts(&[]).await;
-    stage.create_dead_letters(3, 6).await;
-    stage.waypost.wait_for_state_counts(&[("pending", 6)]).await;
-    let letters = ids(&stage.waypost.letters("").await);
-    stage.waypost.discard(&json!({ "ids": letters[..2] })).await;
-    stage.waypost.wait_for_state_counts(&[("pending", 4), ("discarded", 2)]).await;
+    let app = TestApp::start("kept", &[]).await;
+    app.waypost.wait_for_state_counts(&[]).await;
+    app.create_dead_letters(3, 6).await;
+    app.waypost.wait_for_state_counts(&[("pending", 6)]).await;
+    let letters = ids(&app.waypost.letters("").await);
+    app.waypost.discard(&json!({ "ids": letters[..2] })).await;
+    app.waypost.wait_for_state_counts(&[("pending", 4), ("discarded", 2)]).await;
 
-    stage.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
-    let replay = stage.waypost.create_replay(&json!({ "ids": letters[2..5] })).await;
-    stage.waypost.wait_for_state_counts(&[("pending", 1), ("replaying", 3), ("discarded", 2)]).await;
-    stage.waypost.wait_for_replay(&replay, "done").await;
-    stage.waypost.wait_for_state_counts(&[("pending", 1), ("replayed", 3), ("discarded", 2)]).await;
+    app.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
+    let replay = app.waypost.create_replay(&json!({ "ids": letters[2..5] })).await;
+    app.waypost.wait_for_state_counts(&[("pending", 1), ("replaying", 3), ("discarded", 2)]).await;
+    app.waypost.wait_for_replay(&replay, "done").await;
+    app.waypost.wait_for_state_counts(&[("pending", 1), ("replayed", 3), ("discarded", 2)]).await;
 }
 
 #[tokio::test]
 async fn all_workers_show_the_same_states() {
-    let stage = start_with_every_state().await;
-    let second = stage.start_second_worker().await;
-    assert_shows(&second, &read_everything(&stage.waypost).await).await;
+    let app = start_with_every_state().await;
+    let second = app.start_second_worker().await;
+    assert_shows(&second, &read_everything(&app.waypost).await).await;
 
     // What one is told, the other knows.
-    let pending = ids(&stage.waypost.letters("state=pending").await);
+    let pending = ids(&app.waypost.letters("state=pending").await);
     assert_eq!(second.discard(&json!({ "ids": [pending[0]], "because": "told to the second" })).await, 1);
-    stage.waypost.wait_for_letter_count("state=discarded", 2).await;
-    let letter = stage.waypost.letter(&pending[0]).await;
+    app.waypost.wait_for_letter_count("state=discarded", 2).await;
+    let letter = app.waypost.letter(&pending[0]).await;
     assert_eq!(text_field(&letter["discard"], "because"), "told to the second");
-    stage.receiver.reply("/agent", Answer::ok());
+    app.receiver.reply("/agent", Answer::ok());
     let replay = second.create_replay(&json!({ "ids": [pending[1]] })).await;
-    for worker in [&second, &stage.waypost] {
+    for worker in [&second, &app.waypost] {
         worker.wait_for_replay(&replay, "done").await;
         worker.wait_for_letter_count("state=replayed", 3).await;
     }
-    stage.receiver.reply("/agent", Answer::status(410));
-    stage.publish(step_event().keyword(3).id("after")).await;
-    for worker in [&second, &stage.waypost] {
+    app.receiver.reply("/agent", Answer::status(410));
+    app.publish(step_event().keyword(3).id("after")).await;
+    for worker in [&second, &app.waypost] {
         worker.wait_for_state_counts(&[("pending", 1), ("replayed", 3), ("discarded", 2)]).await;
     }
-    assert_shows(&second, &read_everything(&stage.waypost).await).await;
+    assert_shows(&second, &read_everything(&app.waypost).await).await;
 }

@@ -12,32 +12,32 @@ use crate::support::{Answer, Message};
 use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// Deliveries that end in every way there is, each of an event that is called by the reason.
-async fn create_letter_of_each_reason(stage: &TestApp) -> Vec<Value> {
-    let mut campaign = example_campaign(&stage.receiver);
+async fn create_letter_of_each_reason(app: &TestApp) -> Vec<Value> {
+    let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2 });
     // Long enough for the second configuration to be there before the retry.
     webhook_mut(&mut campaign, "Welcome Message", 5)["retry"] = json!({ "initialDelay": "5s" });
     let menu = section_mut(&mut campaign, "Welcome Message")["menu"].as_array_mut().expect("a menu");
-    for (keyword, url) in [(6, stage.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
+    for (keyword, url) in [(6, app.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
         let webhook = json!({ "url": url, "retry": { "initialDelay": "5s" } });
         menu.push(json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": webhook }));
     }
-    stage.put_campaign_allowed_earlier(&campaign).await;
-    stage.receiver.reply("/agent", Answer::status(410).body("no such agent"));
-    stage.receiver.reply("/offers", Answer::status(503).body("overloaded"));
-    stage.receiver.reply("/survey", Answer::status(500));
-    stage.receiver.reply("/deleted", Answer::status(500));
+    app.put_campaign_allowed_earlier(&campaign).await;
+    app.receiver.reply("/agent", Answer::status(410).body("no such agent"));
+    app.receiver.reply("/offers", Answer::status(503).body("overloaded"));
+    app.receiver.reply("/survey", Answer::status(500));
+    app.receiver.reply("/deleted", Answer::status(500));
     let chosen =
         [(3, "gone"), (4, "exhausted"), (5, "webhook_disabled"), (6, "webhook_deleted"), (7, "forbidden_address")];
     for (keyword, reason) in chosen {
-        stage.publish(step_event().keyword(keyword).id(reason)).await;
+        app.publish(step_event().keyword(keyword).id(reason)).await;
     }
     let tried = |path: &str, requests: &[Request]| requests.iter().any(|request| request.path() == path);
-    stage.receiver.wait_until(|requests| tried("/survey", requests) && tried("/deleted", requests)).await;
+    app.receiver.wait_until(|requests| tried("/survey", requests) && tried("/deleted", requests)).await;
     webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
     remove_entry(&mut campaign, "Welcome Message", 6);
-    stage.put_campaign_allowed_earlier(&campaign).await;
-    stage.waypost.wait_for_letters("", chosen.len()).await
+    app.put_campaign_allowed_earlier(&campaign).await;
+    app.waypost.wait_for_letters("", chosen.len()).await
 }
 
 /// What the list has of a letter, the letter itself has too.
@@ -66,19 +66,19 @@ fn assert_timestamp(value: &Value) {
 
 #[tokio::test]
 async fn a_dead_letter_has_all_details_for_each_reason() {
-    let stage = TestApp::start("letters", &[]).await;
-    let listed = create_letter_of_each_reason(&stage).await;
+    let app = TestApp::start("letters", &[]).await;
+    let listed = create_letter_of_each_reason(&app).await;
     let expected = [
-        ("gone", json!(410), "status_4xx", stage.receiver.url("/agent"), 1),
-        ("exhausted", json!(503), "status_5xx", stage.receiver.url("/offers"), 2),
-        ("webhook_disabled", json!(500), "status_5xx", stage.receiver.url("/survey"), 1),
-        ("webhook_deleted", json!(500), "status_5xx", stage.receiver.url("/deleted"), 1),
+        ("gone", json!(410), "status_4xx", app.receiver.url("/agent"), 1),
+        ("exhausted", json!(503), "status_5xx", app.receiver.url("/offers"), 2),
+        ("webhook_disabled", json!(500), "status_5xx", app.receiver.url("/survey"), 1),
+        ("webhook_deleted", json!(500), "status_5xx", app.receiver.url("/deleted"), 1),
         ("forbidden_address", Value::Null, "forbidden_address", "http://10.255.255.1/never-dialled".to_owned(), 1),
     ];
     for (reason, status, cause, url, count) in expected {
         let listed = listed.iter().find(|letter| letter["reason"] == reason);
         let listed = listed.unwrap_or_else(|| panic!("nothing died of {reason}"));
-        let letter = stage.waypost.letter(text_field(listed, "id")).await;
+        let letter = app.waypost.letter(text_field(listed, "id")).await;
         assert_matches_list_item(&letter, listed);
         assert!(text_field(&letter, "id").starts_with("dl_"), "{letter:#}");
         let fields = [
@@ -117,7 +117,7 @@ async fn a_dead_letter_has_all_details_for_each_reason() {
         assert_eq!(answers.collect::<Vec<_>>(), said);
 
         let webhook = text_field(&letter, "webhookId");
-        assert_eq!(ids(&stage.waypost.letters(&format!("webhookId={webhook}")).await), [text_field(&letter, "id")]);
+        assert_eq!(ids(&app.waypost.letters(&format!("webhookId={webhook}")).await), [text_field(&letter, "id")]);
         if matches!(reason, "webhook_disabled" | "webhook_deleted") {
             // It died while it waited, and what waits has no configuration from which its request could be shown.
             assert_absent(&letter, &["request"]);
@@ -129,7 +129,7 @@ async fn a_dead_letter_has_all_details_for_each_reason() {
             (header_value(request, "webhook-id"), header_value(request, "content-type")),
             (Some(id), Some("application/json"))
         );
-        let sent = stage.receiver.requests();
+        let sent = app.receiver.requests();
         match sent.iter().rfind(|request| request.webhook_id() == id) {
             Some(sent) => assert_eq!(text_field(request, "body").as_bytes(), &sent.body[..]),
             None => assert_eq!(reason, "forbidden_address", "{id} was never sent"),
@@ -139,13 +139,13 @@ async fn a_dead_letter_has_all_details_for_each_reason() {
 
 #[tokio::test]
 async fn a_malformed_message_is_shown_unchanged() {
-    let stage = TestApp::start("letters", &[]).await;
+    let app = TestApp::start("letters", &[]).await;
     let bodies: [&[u8]; 2] = [b"no event", b"\xff\xfe{}\x00"];
-    let exchange = format!("{}.events", stage.prefix);
-    stage.amqp.publish(&exchange, bodies.map(|body| Message::raw(body).key("13010"))).await;
-    let listed = stage.waypost.wait_for_letters("reason=malformed", bodies.len()).await;
+    let exchange = format!("{}.events", app.prefix);
+    app.amqp.publish(&exchange, bodies.map(|body| Message::raw(body).key("13010"))).await;
+    let listed = app.waypost.wait_for_letters("reason=malformed", bodies.len()).await;
     for listed in &listed {
-        let letter = stage.waypost.letter(text_field(listed, "id")).await;
+        let letter = app.waypost.letter(text_field(listed, "id")).await;
         assert_matches_list_item(&letter, listed);
         assert_eq!((text_field(&letter, "state"), text_field(&letter, "reason")), ("pending", "malformed"));
         assert_timestamp(&letter["deadAt"]);
@@ -165,29 +165,29 @@ async fn a_malformed_message_is_shown_unchanged() {
 
 #[tokio::test]
 async fn events_with_the_same_id_have_a_letter_each() {
-    let stage = TestApp::start("letters", &[]).await;
-    stage.receiver.reply("/agent", Answer::status(410));
+    let app = TestApp::start("letters", &[]).await;
+    app.receiver.reply("/agent", Answer::status(410));
     // So many that some die in the same millisecond.
     let events = vec![step_event().keyword(3).id("twin").json(); 600];
-    stage.amqp.publish_events(&stage.prefix, &events).await;
-    stage.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"dead\"}", events.len() as f64).await;
-    let letters = stage.waypost.wait_for_letters("", events.len()).await;
+    app.amqp.publish_events(&app.prefix, &events).await;
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"dead\"}", events.len() as f64).await;
+    let letters = app.waypost.wait_for_letters("", events.len()).await;
     let deliveries: BTreeSet<&str> = letters.iter().map(|letter| text_field(letter, "deliveryId")).collect();
     assert_eq!(deliveries.len(), 1, "the receiver was told that they are the same");
 }
 
 #[tokio::test]
 async fn letters_written_while_no_worker_ran_are_found() {
-    let stage = TestApp::start("letters", &[]).await;
-    stage.create_dead_letters(3, 3).await;
-    stage.waypost.terminate();
-    assert!(stage.waypost.wait_for_exit().await.success());
+    let app = TestApp::start("letters", &[]).await;
+    app.create_dead_letters(3, 3).await;
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
     let event = step_event().keyword(3).id("poison").json();
-    stage.create_poison_message(&event).await;
-    stage.waypost.restart().await;
-    let letters = stage.waypost.wait_for_letters("", 4).await;
+    app.create_poison_message(&event).await;
+    app.waypost.restart().await;
+    let letters = app.waypost.wait_for_letters("", 4).await;
     let listed = letters.iter().find(|letter| letter["reason"] == "poison").expect("a letter");
-    let poison = stage.waypost.letter(text_field(listed, "id")).await;
+    let poison = app.waypost.letter(text_field(listed, "id")).await;
     assert_matches_list_item(&poison, listed);
     assert_eq!((text_field(&poison, "reason"), text_field(&poison, "state")), ("poison", "pending"));
     assert_eq!(text_field(&poison, "body"), event.to_string());
@@ -196,53 +196,53 @@ async fn letters_written_while_no_worker_ran_are_found() {
     assert_absent(&poison, &["bodyBase64", "errors", "deliveryId", "request"]);
 
     // One that has never run before reads the same.
-    let new = stage.start_second_worker().await;
+    let new = app.start_second_worker().await;
     let poison = text_field(listed, "id");
-    assert_eq!(new.wait_for_letters("", 4).await, stage.waypost.letters("").await);
-    assert_eq!(new.letter(poison).await, stage.waypost.letter(poison).await);
+    assert_eq!(new.wait_for_letters("", 4).await, app.waypost.letters("").await);
+    assert_eq!(new.letter(poison).await, app.waypost.letter(poison).await);
 }
 
 #[tokio::test]
 async fn letters_contain_no_header_values_and_secrets() {
-    let stage = TestApp::start("letters", &[]).await;
-    let mut campaign = example_campaign(&stage.receiver);
+    let app = TestApp::start("letters", &[]).await;
+    let mut campaign = example_campaign(&app.receiver);
     let webhook = campaign.pointer_mut("/sections/0/menu/3/webhook").expect("a webhook");
     let hidden = ["the-key", "the-other-key", "whsec_c2l4dGVlbi1ieXRlcy1hcmUtdG9vLWZldy1mb3ItdGhpcw=="];
     webhook["headers"] = json!({ "X-Api-Key": hidden[0], "Authorization": format!("Bearer {}", hidden[1]) });
     webhook["secret"] = hidden[2].into();
-    stage.waypost.put_campaign(&campaign).await;
-    stage.create_dead_letters(4, 2).await;
+    app.waypost.put_campaign(&campaign).await;
+    app.create_dead_letters(4, 2).await;
     // A receiver that repeats what it was sent.
     let repeated = format!("bad key: {}, {} and {}", hidden[0], hidden[1], hidden[2]);
-    stage.receiver.reply("/offers", Answer::status(500).body(repeated));
-    let letters = ids(&stage.waypost.letters("").await);
-    let replay = stage.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
-    stage.waypost.wait_for_replay(&replay, "done").await;
-    let sent = stage.receiver.requests();
+    app.receiver.reply("/offers", Answer::status(500).body(repeated));
+    let letters = ids(&app.waypost.letters("").await);
+    let replay = app.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
+    app.waypost.wait_for_replay(&replay, "done").await;
+    let sent = app.receiver.requests();
     assert_eq!(sent[0].header("x-api-key"), Some(hidden[0]), "the receiver is given what is hidden elsewhere");
-    let letters = ids(&stage.waypost.wait_for_letters("", 3).await);
+    let letters = ids(&app.waypost.wait_for_letters("", 3).await);
 
     let mut paths = ["/v1/dead-letters", "/v1/dead-letters/summary", "/v1/replays"].map(str::to_owned).to_vec();
     paths.extend(letters.iter().map(|id| format!("/v1/dead-letters/{id}")));
     paths.push(format!("/v1/replays/{replay}"));
     for path in paths {
-        let reply = stage.waypost.get(&path).await;
+        let reply = app.waypost.get(&path).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         for hidden in hidden {
             assert!(!reply.body.contains(hidden), "{path} shows {hidden}: {}", reply.body);
         }
     }
     for id in &letters {
-        let request = &stage.waypost.letter(id).await["request"];
+        let request = &app.waypost.letter(id).await["request"];
         // That there are some, and what they are called, is no secret.
         assert_eq!(
             (header_value(request, "x-api-key"), header_value(request, "authorization")),
             (Some("********"), Some("********"))
         );
     }
-    let again = stage.waypost.wait_for_letters("status=500", 1).await;
+    let again = app.waypost.wait_for_letters("status=500", 1).await;
     let again = only(&again);
     assert_eq!(first_attempt(again)["answer"], "bad key: ********, ******** and ********", "{again:#}");
     let told = |line: &String| hidden.iter().any(|hidden| line.contains(hidden));
-    assert_eq!(stage.waypost.log_lines().iter().find(|line| told(line)), None);
+    assert_eq!(app.waypost.log_lines().iter().find(|line| told(line)), None);
 }

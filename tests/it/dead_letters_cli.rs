@@ -13,43 +13,43 @@ use crate::support::waypost::CommandOutput;
 use crate::support::{Answer, DEFAULT_TIMEOUT, Receiver, wait_until};
 use crate::test_app::{TestApp, events_with_keyword};
 
-/// A stage whose `/offers` is gone, and so many dead letters of it, all seen by the API.
+/// An app whose `/offers` is gone, and so many dead letters of it, all seen by the API.
 async fn start_with_dead_letters(count: usize) -> TestApp {
-    let stage = TestApp::start("dlcli", &[]).await;
-    stage.receiver.reply("/offers", Answer::status(410).body("no such offer"));
-    stage.amqp.publish_events(&stage.prefix, &events_with_keyword(count, 4)).await;
-    wait_for_letter_count(&stage, &[], count).await;
-    stage
+    let app = TestApp::start("dlcli", &[]).await;
+    app.receiver.reply("/offers", Answer::status(410).body("no such offer"));
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(count, 4)).await;
+    wait_for_letter_count(&app, &[], count).await;
+    app
 }
 
 /// Waits until so many dead letters match.
-async fn wait_for_letter_count(stage: &TestApp, filter: &[&str], count: usize) {
+async fn wait_for_letter_count(app: &TestApp, filter: &[&str], count: usize) {
     wait_until("the dead letters", DEFAULT_TIMEOUT, async || {
-        let summary = parse_json(&run_ok(stage, &[&["dead-letters", "summary", "--json"], filter].concat()).await);
+        let summary = parse_json(&run_ok(app, &[&["dead-letters", "summary", "--json"], filter].concat()).await);
         (summary["total"] == count).then_some(())
     })
     .await;
 }
 
 /// Runs a command that must end well.
-async fn run_ok(stage: &TestApp, arguments: &[&str]) -> String {
-    let printed = stage.waypost.cli(arguments).await;
+async fn run_ok(app: &TestApp, arguments: &[&str]) -> String {
+    let printed = app.waypost.cli(arguments).await;
     assert_eq!(printed.code, Some(0), "{arguments:?}: {printed:#?}");
     printed.stdout
 }
 
 /// Runs a command that must fail, and say why.
-async fn run_failing(stage: &TestApp, arguments: &[&str], said: &str) -> CommandOutput {
-    let printed = stage.waypost.cli(arguments).await;
+async fn run_failing(app: &TestApp, arguments: &[&str], said: &str) -> CommandOutput {
+    let printed = app.waypost.cli(arguments).await;
     assert_eq!(printed.code, Some(1), "{arguments:?}: {printed:#?}");
     assert!(printed.stderr.contains(said), "it does not say {said:?}: {printed:#?}");
     printed
 }
 
 /// Starts a command that is not waited for, in a folder of its own.
-fn spawn(stage: &TestApp, arguments: &[&str]) -> (CliProcess, TempDir) {
+fn spawn(app: &TestApp, arguments: &[&str]) -> (CliProcess, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let server = stage.waypost.url("");
+    let server = app.waypost.url("");
     (CliProcess::start(folder.path(), &[("WAYPOST_SERVER", &server)], arguments, b""), folder)
 }
 
@@ -80,27 +80,27 @@ fn replay_id(printed: &str) -> String {
 
 #[tokio::test]
 async fn dead_letters_are_listed_counted_and_exported() {
-    let stage = start_with_dead_letters(3).await;
-    stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::raw("no event")]).await;
-    wait_for_letter_count(&stage, &[], 4).await;
+    let app = start_with_dead_letters(3).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), [Message::raw("no event")]).await;
+    wait_for_letter_count(&app, &[], 4).await;
 
-    let table = run_ok(&stage, &["dead-letters", "list"]).await;
-    let offers = stage.receiver.url("/offers");
+    let table = run_ok(&app, &["dead-letters", "list"]).await;
+    let offers = app.receiver.url("/offers");
     for text in ["DEAD", "pending", "gone", "410", "13010", "Welcome Message", &offers, "malformed", "4 dead letters"] {
         assert!(table.contains(text), "no {text}: {table}");
     }
-    let all = parse_items(&run_ok(&stage, &["dead-letters", "list", "--json"]).await);
+    let all = parse_items(&run_ok(&app, &["dead-letters", "list", "--json"]).await);
     assert_eq!(all.len(), 4);
     assert_eq!(newest(&all)["reason"], "malformed", "the latest is not the first: {all:#?}");
 
-    let two = run_ok(&stage, &["dead-letters", "list", "--limit", "2", "--reason", "gone"]).await;
+    let two = run_ok(&app, &["dead-letters", "list", "--limit", "2", "--reason", "gone"]).await;
     assert!(two.contains("2 dead letters; there may be more: --limit"), "{two}");
     assert!(!two.contains("malformed"), "{two}");
     let delivered = all.iter().find(|letter| letter["reason"] == "gone").expect("a delivery");
     let of = |name: &str| delivered[name].as_str().expect("text").to_owned();
     let (event, delivery) = (of("eventId"), of("deliveryId"));
     let phone = delivered["event"]["phoneNumber"].as_str().expect("a phone number");
-    let endpoint = stage.receiver.url("/");
+    let endpoint = app.receiver.url("/");
     let filters: [(&[&str], usize); 12] = [
         (&["--phone", phone], 3),
         (&["--phone", "+19995550000"], 0),
@@ -116,41 +116,41 @@ async fn dead_letters_are_listed_counted_and_exported() {
         (&["--state", "discarded"], 0),
     ];
     for (filter, count) in filters {
-        let listed = parse_items(&run_ok(&stage, &[&["dead-letters", "list", "--json"], filter].concat()).await);
+        let listed = parse_items(&run_ok(&app, &[&["dead-letters", "list", "--json"], filter].concat()).await);
         assert_eq!(listed.len(), count, "{filter:?}");
     }
-    let none = run_ok(&stage, &["dead-letters", "list", "--campaign", "other"]).await;
+    let none = run_ok(&app, &["dead-letters", "list", "--campaign", "other"]).await;
     assert_eq!(none, "No dead letter matches.\n");
 
-    let summary = run_ok(&stage, &["dead-letters", "summary"]).await;
+    let summary = run_ok(&app, &["dead-letters", "summary"]).await;
     for text in ["4 dead letters, from ", "REASON", "gone", "malformed", "4xx", "CAMPAIGN", "13010", "█"] {
         assert!(summary.contains(text), "no {text}: {summary}");
     }
 
-    let exported = run_ok(&stage, &["dead-letters", "export"]).await;
+    let exported = run_ok(&app, &["dead-letters", "export"]).await;
     let exported: Vec<Value> = exported.lines().map(parse_json).collect();
     assert_eq!(exported, all);
     // There is no other form, so to ask for it is no mistake.
-    let asked_for = run_ok(&stage, &["dead-letters", "export", "--json"]).await;
+    let asked_for = run_ok(&app, &["dead-letters", "export", "--json"]).await;
     assert_eq!(asked_for.lines().map(parse_json).collect::<Vec<_>>(), all);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("dead.ndjson").display().to_string();
-    let said = run_ok(&stage, &["dead-letters", "export", "--reason", "gone", "-o", &file]).await;
+    let said = run_ok(&app, &["dead-letters", "export", "--reason", "gone", "-o", &file]).await;
     assert_eq!(said, format!("3 dead letters exported to {file}\n"));
     assert_eq!(std::fs::read_to_string(&file).expect("the file").lines().count(), 3);
 }
 
 #[tokio::test]
 async fn a_dead_letter_is_shown_with_all_there_is_to_know() {
-    let stage = start_with_dead_letters(1).await;
-    let letter = parse_items(&run_ok(&stage, &["dead-letters", "list", "--json"]).await).remove(0);
+    let app = start_with_dead_letters(1).await;
+    let letter = parse_items(&run_ok(&app, &["dead-letters", "list", "--json"]).await).remove(0);
     let id = letter["id"].as_str().expect("an id");
-    let page = run_ok(&stage, &["dead-letters", "show", id]).await;
+    let page = run_ok(&app, &["dead-letters", "show", id]).await;
     let again = format!("waypost dead-letters replay {id}");
     for text in [
         id,
         "gone: the receiver does not want any more requests",
-        &format!("POST {}", stage.receiver.url("/offers")),
+        &format!("POST {}", app.receiver.url("/offers")),
         "x-api-key: ",
         "\"phoneNumber\": \"+15550001\"",
         "Attempts",
@@ -160,14 +160,14 @@ async fn a_dead_letter_is_shown_with_all_there_is_to_know() {
         assert!(page.contains(text), "no {text}: {page}");
     }
     assert!(page.trim_end().ends_with(&again), "{page}");
-    assert_eq!(parse_json(&run_ok(&stage, &["dead-letters", "show", id, "--json"]).await)["id"], id);
-    run_failing(&stage, &["dead-letters", "show", "dl_unknown"], "error: ").await;
+    assert_eq!(parse_json(&run_ok(&app, &["dead-letters", "show", id, "--json"]).await)["id"], id);
+    run_failing(&app, &["dead-letters", "show", "dl_unknown"], "error: ").await;
 
-    stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::raw("{\"date\":\"today\"}")]).await;
-    wait_for_letter_count(&stage, &["--reason", "malformed"], 1).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), [Message::raw("{\"date\":\"today\"}")]).await;
+    wait_for_letter_count(&app, &["--reason", "malformed"], 1).await;
     let malformed =
-        parse_items(&run_ok(&stage, &["dead-letters", "list", "--reason", "malformed", "--json"]).await).remove(0);
-    let page = run_ok(&stage, &["dead-letters", "show", malformed["id"].as_str().expect("an id")]).await;
+        parse_items(&run_ok(&app, &["dead-letters", "list", "--reason", "malformed", "--json"]).await).remove(0);
+    let page = run_ok(&app, &["dead-letters", "show", malformed["id"].as_str().expect("an id")]).await;
     for text in ["malformed: ", "$.date: ", "{\"date\":\"today\"}"] {
         assert!(page.contains(text), "no {text}: {page}");
     }
@@ -175,49 +175,49 @@ async fn a_dead_letter_is_shown_with_all_there_is_to_know() {
 
 #[tokio::test]
 async fn a_replay_is_followed_until_all_is_delivered() {
-    let stage = start_with_dead_letters(5).await;
-    let before = webhook_ids(&stage.receiver);
-    stage.receiver.reply("/offers", Answer::ok());
-    stage.receiver.clear_requests();
+    let app = start_with_dead_letters(5).await;
+    let before = webhook_ids(&app.receiver);
+    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.clear_requests();
 
-    let plan = run_ok(&stage, &["dead-letters", "replay", "--all", "--dry-run"]).await;
+    let plan = run_ok(&app, &["dead-letters", "replay", "--all", "--dry-run"]).await;
     for text in ["5 dead letters would be sent again", "ENDPOINT", "http://127.0.0.1:", "POST ", "x-api-key: "] {
         assert!(plan.contains(text), "no {text}: {plan}");
     }
-    assert!(stage.receiver.requests().is_empty(), "a dry run sends nothing");
+    assert!(app.receiver.requests().is_empty(), "a dry run sends nothing");
 
-    let printed = stage.waypost.cli(&["dead-letters", "replay", "--all"]).await;
+    let printed = app.waypost.cli(&["dead-letters", "replay", "--all"]).await;
     assert_eq!(printed.code, Some(0), "{printed:#?}");
     let id = replay_id(&printed.stdout);
     assert!(printed.stdout.contains(&format!("replay {id} done: 5 delivered, 0 failed, of 5")), "{printed:#?}");
     assert!(printed.stderr.contains("sent 5 of 5 · delivered 5 · failed 0 · done"), "{printed:#?}");
-    assert_eq!(webhook_ids(&stage.receiver), before);
-    wait_for_letter_count(&stage, &["--state", "replayed"], 5).await;
+    assert_eq!(webhook_ids(&app.receiver), before);
+    wait_for_letter_count(&app, &["--state", "replayed"], 5).await;
 
     // What has ended can be followed still, and looked at.
-    assert!(run_ok(&stage, &["replays", "follow", &id]).await.contains(" done: 5 delivered"));
-    let replay = parse_json(&run_ok(&stage, &["replays", "follow", &id, "--json"]).await);
+    assert!(run_ok(&app, &["replays", "follow", &id]).await.contains(" done: 5 delivered"));
+    let replay = parse_json(&run_ok(&app, &["replays", "follow", &id, "--json"]).await);
     assert_eq!((&replay["id"], &replay["state"]), (&Value::from(id.as_str()), &Value::from("done")));
-    let table = run_ok(&stage, &["replays", "list"]).await;
+    let table = run_ok(&app, &["replays", "list"]).await;
     for text in ["PROGRESS", "██████████", "done", "--all", &id] {
         assert!(table.contains(text), "no {text}: {table}");
     }
     // Nothing pending is left to choose.
-    run_failing(&stage, &["dead-letters", "replay", "--all"], "error: ").await;
-    run_failing(&stage, &["replays", "follow", "rp_unknown"], "error: ").await;
+    run_failing(&app, &["dead-letters", "replay", "--all"], "error: ").await;
+    run_failing(&app, &["replays", "follow", "rp_unknown"], "error: ").await;
 }
 
 #[tokio::test]
 async fn a_failed_replay_exits_with_an_error_and_advice() {
-    let stage = start_with_dead_letters(3).await;
-    let before = ids(&parse_items(&run_ok(&stage, &["dead-letters", "list", "--json"]).await));
+    let app = start_with_dead_letters(3).await;
+    let before = ids(&parse_items(&run_ok(&app, &["dead-letters", "list", "--json"]).await));
     let printed =
-        run_failing(&stage, &["dead-letters", "replay", "--campaign", "13010"], "3 dead letters failed again").await;
+        run_failing(&app, &["dead-letters", "replay", "--campaign", "13010"], "3 dead letters failed again").await;
     assert!(printed.stdout.contains(" done: 0 delivered, 3 failed, of 3"), "{printed:#?}");
     let command = printed.stderr.lines().find_map(|line| line.trim().strip_prefix("waypost "));
     let command: Vec<&str> = command.expect("a command").split(' ').chain(["--json"]).collect();
     let new = wait_until("the new dead letters", DEFAULT_TIMEOUT, async || {
-        let letters = parse_items(&run_ok(&stage, &command).await);
+        let letters = parse_items(&run_ok(&app, &command).await);
         (letters.len() == 3).then_some(letters)
     })
     .await;
@@ -227,21 +227,21 @@ async fn a_failed_replay_exits_with_an_error_and_advice() {
     }
     // The page of the old one leads to the new one.
     let letter = newest(&new);
-    let page = run_ok(&stage, &["dead-letters", "show", text_field(letter, "replayOf")]).await;
+    let page = run_ok(&app, &["dead-letters", "show", text_field(letter, "replayOf")]).await;
     let id = text_field(letter, "id");
     assert!(page.contains(&format!("dead again, as {id}")), "{page}");
 
     // Its end as JSON, by id, for a script.
-    let printed = run_failing(&stage, &["dead-letters", "replay", id, "--json"], "1 dead letter failed again").await;
+    let printed = run_failing(&app, &["dead-letters", "replay", id, "--json"], "1 dead letter failed again").await;
     assert_eq!(parse_json(&printed.stdout)["failed"], 1);
 }
 
 #[tokio::test]
 async fn ctrl_c_leaves_a_replay_to_the_worker() {
-    let stage = start_with_dead_letters(20).await;
-    stage.receiver.reply("/offers", Answer::ok());
-    stage.receiver.clear_requests();
-    let (run, _folder) = spawn(&stage, &["dead-letters", "replay", "--all", "--rate", "4"]);
+    let app = start_with_dead_letters(20).await;
+    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.clear_requests();
+    let (run, _folder) = spawn(&app, &["dead-letters", "replay", "--all", "--rate", "4"]);
     run.wait_for_stderr("sent ").await;
     run.interrupt();
     let printed = run.wait_for_exit().await;
@@ -250,117 +250,117 @@ async fn ctrl_c_leaves_a_replay_to_the_worker() {
     for command in ["follow", "pause", "cancel"] {
         assert!(printed.stderr.contains(&format!("waypost replays {command} {id}")), "{printed:#?}");
     }
-    assert!(run_ok(&stage, &["replays", "follow", &id]).await.contains(" done: 20 delivered"));
-    assert_eq!(webhook_ids(&stage.receiver).len(), 20);
+    assert!(run_ok(&app, &["replays", "follow", &id]).await.contains(" done: 20 delivered"));
+    assert_eq!(webhook_ids(&app.receiver).len(), 20);
 }
 
 #[tokio::test]
 async fn following_a_replay_survives_a_worker_restart() {
-    let stage = start_with_dead_letters(20).await;
-    stage.receiver.reply("/offers", Answer::ok());
-    stage.receiver.clear_requests();
-    let (run, _folder) = spawn(&stage, &["dead-letters", "replay", "--all", "--rate", "4"]);
-    stage.receiver.wait_until(|requests| requests.len() >= 2).await;
+    let app = start_with_dead_letters(20).await;
+    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.clear_requests();
+    let (run, _folder) = spawn(&app, &["dead-letters", "replay", "--all", "--rate", "4"]);
+    app.receiver.wait_until(|requests| requests.len() >= 2).await;
     run.wait_for_stderr("sent ").await;
-    stage.waypost.kill().await;
+    app.waypost.kill().await;
     run.wait_for_stderr("asking again").await;
-    stage.waypost.restart().await;
+    app.waypost.restart().await;
     let printed = run.wait_for_exit().await;
     assert_eq!(printed.code, Some(0), "{printed:#?}");
     assert!(printed.stderr.contains("the server answers again"), "{printed:#?}");
     assert!(printed.stdout.contains(" done: 20 delivered, 0 failed"), "{printed:#?}");
-    assert_eq!(webhook_ids(&stage.receiver).len(), 20);
+    assert_eq!(webhook_ids(&app.receiver).len(), 20);
 }
 
 #[tokio::test]
 async fn a_replay_is_paused_resumed_and_cancelled() {
-    let stage = start_with_dead_letters(10).await;
-    stage.receiver.reply("/offers", Answer::ok());
+    let app = start_with_dead_letters(10).await;
+    app.receiver.reply("/offers", Answer::ok());
     let detached = ["dead-letters", "replay", "--campaign", "13010", "--rate", "0.2", "--detach"];
-    let printed = run_ok(&stage, &detached).await;
+    let printed = run_ok(&app, &detached).await;
     let id = replay_id(&printed);
     assert!(printed.contains(&format!("waypost replays follow {id}")), "{printed}");
 
-    assert!(run_ok(&stage, &["replays", "pause", &id]).await.contains(&format!("replay {id} paused: ")));
-    run_failing(&stage, &["replays", "pause", &id], "error: ").await;
-    let listed = parse_items(&run_ok(&stage, &["replays", "list", "--json"]).await);
+    assert!(run_ok(&app, &["replays", "pause", &id]).await.contains(&format!("replay {id} paused: ")));
+    run_failing(&app, &["replays", "pause", &id], "error: ").await;
+    let listed = parse_items(&run_ok(&app, &["replays", "list", "--json"]).await);
     let listed = only(&listed);
     assert_eq!((&listed["id"], &listed["state"]), (&Value::from(id.as_str()), &Value::from("paused")));
-    let page = run_ok(&stage, &["replays", "show", &id]).await;
+    let page = run_ok(&app, &["replays", "show", &id]).await;
     for text in ["paused", "--campaign 13010", "at most 0.2 a second", &format!("waypost replays resume {id}")] {
         assert!(page.contains(text), "no {text}: {page}");
     }
-    let resumed = parse_json(&run_ok(&stage, &["replays", "resume", &id, "--json"]).await);
+    let resumed = parse_json(&run_ok(&app, &["replays", "resume", &id, "--json"]).await);
     assert_eq!(resumed["state"], "running");
 
     // Whoever follows it learns that it was cancelled.
-    let (run, _folder) = spawn(&stage, &["replays", "follow", &id]);
+    let (run, _folder) = spawn(&app, &["replays", "follow", &id]);
     run.wait_for_stderr("sent ").await;
     let cancel = ["replays", "cancel", &id];
-    let printed = stage.waypost.cli(&cancel).await;
+    let printed = app.waypost.cli(&cancel).await;
     assert_eq!((printed.code, printed.stdout.as_str()), (Some(2), ""), "{printed:#?}");
     assert!(printed.stderr.contains("dead letters that it has not sent are pending again"), "{printed:#?}");
-    let dry = parse_json(&run_ok(&stage, &[&cancel[..], &["--dry-run", "--json"]].concat()).await);
+    let dry = parse_json(&run_ok(&app, &[&cancel[..], &["--dry-run", "--json"]].concat()).await);
     assert!(dry["unsent"].as_u64().is_some_and(|unsent| (1..=10).contains(&unsent)), "{dry}");
-    assert_eq!(parse_json(&run_ok(&stage, &["replays", "show", &id, "--json"]).await)["state"], "running");
-    run_ok(&stage, &[&cancel[..], &["--yes"]].concat()).await;
+    assert_eq!(parse_json(&run_ok(&app, &["replays", "show", &id, "--json"]).await)["state"], "running");
+    run_ok(&app, &[&cancel[..], &["--yes"]].concat()).await;
     let printed = run.wait_for_exit().await;
     assert_eq!(printed.code, Some(1), "{printed:#?}");
     assert!(printed.stderr.contains("error: cancelled: "), "{printed:#?}");
     assert!(printed.stderr.contains("waypost dead-letters replay --campaign 13010"), "{printed:#?}");
     for command in ["resume", "pause", "cancel"] {
-        run_failing(&stage, &["replays", command, &id], "error: ").await;
+        run_failing(&app, &["replays", command, &id], "error: ").await;
     }
-    let replay = parse_json(&run_ok(&stage, &["replays", "show", &id, "--json"]).await);
+    let replay = parse_json(&run_ok(&app, &["replays", "show", &id, "--json"]).await);
     let sent = usize::try_from(replay["sent"].as_u64().expect("a number")).expect("a small number");
-    wait_for_letter_count(&stage, &["--state", "pending"], 10 - sent).await;
+    wait_for_letter_count(&app, &["--state", "pending"], 10 - sent).await;
 }
 
 #[tokio::test]
 async fn a_failing_replay_stops_itself() {
-    let stage = start_with_dead_letters(40).await;
+    let app = start_with_dead_letters(40).await;
     let arguments = ["dead-letters", "replay", "--all", "--stop-on-failure-ratio", "0.5"];
-    let printed = run_failing(&stage, &arguments, "stopped by the failure ratio (0.5)").await;
+    let printed = run_failing(&app, &arguments, "stopped by the failure ratio (0.5)").await;
     assert!(printed.stderr.contains("waypost dead-letters list --since"), "{printed:#?}");
 }
 
 #[tokio::test]
 async fn discarded_letters_show_the_reason() {
-    let stage = start_with_dead_letters(3).await;
-    let letters = parse_items(&run_ok(&stage, &["dead-letters", "list", "--json"]).await);
+    let app = start_with_dead_letters(3).await;
+    let letters = parse_items(&run_ok(&app, &["dead-letters", "list", "--json"]).await);
     let id = text_field(newest(&letters), "id");
     let discard = ["dead-letters", "discard", id, "--because", "a test"];
-    let printed = stage.waypost.cli(&discard).await;
+    let printed = app.waypost.cli(&discard).await;
     assert_eq!((printed.code, printed.stdout.as_str()), (Some(2), ""), "{printed:#?}");
     for text in ["this would discard 1 dead letter of campaign 13010, sent to http://", "--yes"] {
         assert!(printed.stderr.contains(text), "{printed:#?}");
     }
-    let dry = run_ok(&stage, &["dead-letters", "discard", "--status", "410", "--dry-run"]).await;
+    let dry = run_ok(&app, &["dead-letters", "discard", "--status", "410", "--dry-run"]).await;
     assert!(dry.starts_with("would discard 3 dead letters of campaign 13010, sent to http://"), "{dry}");
-    let dry = run_ok(&stage, &["dead-letters", "discard", "--status", "404", "--dry-run", "--json"]).await;
+    let dry = run_ok(&app, &["dead-letters", "discard", "--status", "404", "--dry-run", "--json"]).await;
     assert_eq!(parse_json(&dry)["total"], 0);
-    wait_for_letter_count(&stage, &["--state", "pending"], 3).await;
-    let said = run_ok(&stage, &[&discard[..], &["--yes"]].concat()).await;
+    wait_for_letter_count(&app, &["--state", "pending"], 3).await;
+    let said = run_ok(&app, &[&discard[..], &["--yes"]].concat()).await;
     assert_eq!(said, "discarded 1 dead letter\n");
-    wait_for_letter_count(&stage, &["--state", "discarded"], 1).await;
-    let page = run_ok(&stage, &["dead-letters", "show", id]).await;
+    wait_for_letter_count(&app, &["--state", "discarded"], 1).await;
+    let page = run_ok(&app, &["dead-letters", "show", id]).await;
     assert!(page.contains("Discarded\n") && page.contains(": a test"), "{page}");
 
     let filter = ["dead-letters", "discard", "--reason", "gone", "--because", "all of them", "--json", "--yes"];
-    assert_eq!(parse_json(&run_ok(&stage, &filter).await)["discarded"], 2);
-    wait_for_letter_count(&stage, &["--state", "discarded"], 3).await;
-    run_failing(&stage, &filter, "no pending dead letter matches").await;
-    run_failing(&stage, &["dead-letters", "discard", "dl_unknown", "--because", "a test"], "there is no dead letter")
+    assert_eq!(parse_json(&run_ok(&app, &filter).await)["discarded"], 2);
+    wait_for_letter_count(&app, &["--state", "discarded"], 3).await;
+    run_failing(&app, &filter, "no pending dead letter matches").await;
+    run_failing(&app, &["dead-letters", "discard", "dl_unknown", "--because", "a test"], "there is no dead letter")
         .await;
 }
 
 /// `waypost dead-letters export | head -1` closes its end after a line.
 #[tokio::test]
 async fn an_export_stops_when_the_pipe_closes() {
-    let stage = start_with_dead_letters(3).await;
+    let app = start_with_dead_letters(3).await;
     let script = "\"$0\" dead-letters export | true; echo \"${PIPESTATUS[0]}\"";
     let mut command = std::process::Command::new("bash");
-    command.args(["-c", script, env!("CARGO_BIN_EXE_waypost")]).env("WAYPOST_SERVER", stage.waypost.url(""));
+    command.args(["-c", script, env!("CARGO_BIN_EXE_waypost")]).env("WAYPOST_SERVER", app.waypost.url(""));
     let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ran").expect("bash runs");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n", "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");

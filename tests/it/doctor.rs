@@ -28,11 +28,11 @@ fn finding(findings: &[Value], check: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_healthy_setup_passes() {
-    let stage = TestApp::start("doctor", &[]).await;
+    let app = TestApp::start("doctor", &[]).await;
     let receiver = Receiver::start();
     let url = Broker::shared().await.url();
     let open = ["--set", "egress.allow=127.0.0.1", "--set", "egress.allowHttp=true", "--url", &receiver.url("/hook")];
-    let (code, findings) = run_doctor(&url, &stage.prefix, &open).await;
+    let (code, findings) = run_doctor(&url, &app.prefix, &open).await;
     assert_eq!(code, Some(0), "{findings:?}");
     for check in ["clock", "folder", "broker", "version", "streams", "rights", "queues", "bindings", "egress"] {
         assert_eq!(finding(&findings, check).0, "good", "{findings:?}");
@@ -41,7 +41,7 @@ async fn a_healthy_setup_passes() {
     assert!(finding(&findings, "egress").1.contains("answers HEAD with 200"), "{findings:?}");
     assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "something was posted");
     // It has left nothing behind.
-    assert!(Broker::shared().await.queues(&format!("{}.examination", stage.prefix)).await.is_empty());
+    assert!(Broker::shared().await.queues(&format!("{}.examination", app.prefix)).await.is_empty());
 }
 
 #[tokio::test]

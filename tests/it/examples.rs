@@ -60,31 +60,30 @@ fn installed(language: &str, command: &mut Command) -> Option<PathBuf> {
 }
 
 async fn assert_accepts_only_signed(example: Example) {
-    let guarded = AuthTestApp::start("examples").await;
+    let app = AuthTestApp::start("examples").await;
     let webhook = json!({ "url": example.url, "secret": SECRET });
-    let put =
-        guarded.put_campaign(&json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] })).await.json();
+    let put = app.put_campaign(&json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] })).await.json();
     let id = webhook_id(&put, "l", None);
     let path = format!("/v1/webhooks/{id}");
     let tested = async || {
-        let tested = guarded.send_as("operator", Method::POST, &format!("{path}/test"), None).await.json();
+        let tested = app.send_as("operator", Method::POST, &format!("{path}/test"), None).await.json();
         tested["response"]["status"].as_u64().unwrap_or_else(|| panic!("no answer: {tested:#}"))
     };
     assert_eq!(tested().await, 204, "signed with its secret");
     let amqp = Amqp::connect(&Broker::shared().await.url()).await;
     let event =
         json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "response": "é" });
-    amqp.publish_events(&guarded.prefix, &[event]).await;
-    guarded.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    amqp.publish_events(&app.prefix, &[event]).await;
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     let rotate = format!("{path}/rotate-secret");
-    guarded.send_as("editor", Method::POST, &rotate, None).await;
+    app.send_as("editor", Method::POST, &rotate, None).await;
     assert_eq!(tested().await, 204, "the old secret signs beside the new one");
-    let mut webhook = guarded.get_as("editor", &path).await.json();
+    let mut webhook = app.get_as("editor", &path).await.json();
     webhook.as_object_mut().expect("an object").remove("previousSecrets");
-    assert_eq!(guarded.send_as("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
+    assert_eq!(app.send_as("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
     assert_eq!(tested().await, 401, "only the new secret signs, which it does not have");
     webhook.as_object_mut().expect("an object").remove("secret");
-    assert_eq!(guarded.send_as("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
+    assert_eq!(app.send_as("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
     assert_eq!(tested().await, 401, "not signed");
 }
 

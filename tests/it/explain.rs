@@ -18,9 +18,9 @@ fn with_request(explanation: &Value) -> Vec<&Value> {
 
 #[tokio::test]
 async fn explained_requests_match_sent_requests() {
-    let stage = TestApp::start("explain", &[]).await;
+    let app = TestApp::start("explain", &[]).await;
     let event = step_event().keyword(4).id("explained").json();
-    let reply = stage.waypost.send(Method::POST, "/v1/explain", Some(&event)).await;
+    let reply = app.waypost.send(Method::POST, "/v1/explain", Some(&event)).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let explanation = reply.json();
     assert_eq!(explanation["matchedBy"], "keyword", "{explanation:#}");
@@ -36,38 +36,37 @@ async fn explained_requests_match_sent_requests() {
         (&webhook["fires"], &webhook["kind"], &webhook["keyword"]),
         (&json!(true), &json!("underlying"), &json!(4))
     );
-    assert!(stage.receiver.requests().is_empty(), "explaining has sent something");
+    assert!(app.receiver.requests().is_empty(), "explaining has sent something");
 
-    stage.publish(&event).await;
-    let sent = stage.receiver.wait_until(|requests| !requests.is_empty()).await;
+    app.publish(&event).await;
+    let sent = app.receiver.wait_until(|requests| !requests.is_empty()).await;
     let request = &webhook["request"];
     assert_eq!(request["body"].as_str().expect("a body").as_bytes(), &sent[0].body[..]);
-    assert_eq!(request["url"], stage.receiver.url("/offers"));
+    assert_eq!(request["url"], app.receiver.url("/offers"));
     assert_eq!(request["headers"]["webhook-id"], sent[0].webhook_id());
 }
 
 #[tokio::test]
 async fn headers_are_shown_to_an_editor_only() {
-    let guarded = AuthTestApp::start("explain").await;
-    let mut whole = example_campaign(&guarded.receiver);
+    let app = AuthTestApp::start("explain").await;
+    let mut whole = example_campaign(&app.receiver);
     webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
-    guarded.put_campaign(&whole).await;
+    app.put_campaign(&whole).await;
     for (role, key) in [("viewer", "********"), ("operator", "********"), ("editor", "the-key")] {
-        let reply =
-            guarded.send_as(role, Method::POST, "/v1/explain", Some(&step_event().keyword(4).id("e").json())).await;
+        let reply = app.send_as(role, Method::POST, "/v1/explain", Some(&step_event().keyword(4).id("e").json())).await;
         let explanation = reply.json();
         assert_eq!(only(&with_request(&explanation))["request"]["headers"]["x-api-key"], key, "{role}");
         assert!(role == "editor" || !reply.body.contains("the-key"), "{role}: {}", reply.body);
     }
-    let refused = guarded.send_as("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;
+    let refused = app.send_as("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;
     let paths = refused.expect_problem(422).paths;
     assert_eq!(paths, ["$.campaignId", "$.label", "$.phoneNumber", "$.date", "$.keyword"]);
 }
 
 #[tokio::test]
 async fn the_text_output_gives_advice() {
-    let stage = TestApp::start("explain", &[]).await;
-    let cli = async |arguments: &[&str]| stage.waypost.cli(&[&["explain", "--phone", "1"], arguments].concat()).await;
+    let app = TestApp::start("explain", &[]).await;
+    let cli = async |arguments: &[&str]| app.waypost.cli(&[&["explain", "--phone", "1"], arguments].concat()).await;
 
     let printed =
         cli(&["--campaign", "13010", "--label", "Welcome Message", "--keyword", "9", "--option", "offers"]).await;
@@ -100,8 +99,8 @@ async fn the_text_output_gives_advice() {
 
 #[tokio::test]
 async fn an_event_may_come_from_a_file() {
-    let stage = TestApp::start("explain", &[]).await;
-    let server = stage.waypost.url("");
+    let app = TestApp::start("explain", &[]).await;
+    let server = app.waypost.url("");
     let run = async |arguments: &[&str], input: &str| {
         let environment = [("WAYPOST_SERVER", server.as_str())];
         CliProcess::start(Path::new("."), &environment, &[&["explain"], arguments].concat(), input.as_bytes())

@@ -12,7 +12,7 @@ use crate::test_app::{TestApp, step_event};
 
 #[tokio::test]
 async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
-    let stage = TestApp::start("malformed", &[]).await;
+    let app = TestApp::start("malformed", &[]).await;
     let mut late = step_event().keyword(3).id("e").json();
     late["date"] = "2024-06-18".into();
     let mut typed = step_event().keyword(3).id("e").json();
@@ -35,11 +35,11 @@ async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
         (large.into_bytes(), &["$"]),
     ];
     let messages: Vec<Message> = bodies.iter().map(|(body, _)| Message::raw(body.clone()).key("13010")).collect();
-    stage.amqp.publish(&format!("{}.events", stage.prefix), messages).await;
-    stage.publish(step_event().keyword(3).id("the-next")).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), messages).await;
+    app.publish(step_event().keyword(3).id("the-next")).await;
 
-    stage.receiver.wait_until(|requests| requests.len() == 1).await;
-    let letters = stage.dead_letters(bodies.len()).await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    let letters = app.dead_letters(bodies.len()).await;
     for (body, paths) in &bodies {
         let letter = letters.iter().find(|letter| kept_body(letter) == *body);
         let letter =
@@ -52,8 +52,8 @@ async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
     let mut errors = letters.iter().flat_map(|letter| items_of(&letter["errors"]));
     assert!(errors.any(|error| text_field(error, "message").contains("RFC 3339")), "{letters:#?}");
     let count = bodies.len() as f64;
-    stage.waypost.wait_for_metric("waypost_events_total{result=\"malformed\"}", count).await;
-    assert_eq!(stage.waypost.metric("waypost_dead_letters_total{reason=\"malformed\"}").await, count);
+    app.waypost.wait_for_metric("waypost_events_total{result=\"malformed\"}", count).await;
+    assert_eq!(app.waypost.metric("waypost_dead_letters_total{reason=\"malformed\"}").await, count);
 }
 
 /// The body a letter keeps.
@@ -68,27 +68,27 @@ fn kept_body(letter: &Value) -> Vec<u8> {
 
 #[tokio::test]
 async fn equal_malformed_bodies_have_a_letter_each() {
-    let stage = TestApp::start("malformed", &[]).await;
+    let app = TestApp::start("malformed", &[]).await;
     let messages: Vec<Message> = (0..3).map(|_| Message::raw("no event")).collect();
-    stage.amqp.publish(&format!("{}.events", stage.prefix), messages).await;
-    let letters = stage.dead_letters(3).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), messages).await;
+    let letters = app.dead_letters(3).await;
     let ids: BTreeSet<&str> = letters.iter().filter_map(|letter| letter["id"].as_str()).collect();
     assert_eq!(ids.len(), 3);
 }
 
 #[tokio::test]
 async fn a_poison_message_is_dead_lettered_unchanged() {
-    let stage = TestApp::start("malformed", &[]).await;
-    stage.waypost.terminate();
-    assert!(stage.waypost.wait_for_exit().await.success());
+    let app = TestApp::start("malformed", &[]).await;
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
     // In the place of a worker that dies of this event each time.
-    let (queue, stream) = (format!("{}.events", stage.prefix), format!("{}.dead-letters", stage.prefix));
+    let (queue, stream) = (format!("{}.events", app.prefix), format!("{}.dead-letters", app.prefix));
     let event = step_event().keyword(3).id("poison").json();
-    stage.publish(&event).await;
-    let dead = stage.amqp.read_stream(&stream, |records| !records.is_empty());
-    let records = stage.amqp.requeue_until(&queue, dead).await;
+    app.publish(&event).await;
+    let dead = app.amqp.read_stream(&stream, |records| !records.is_empty());
+    let records = app.amqp.requeue_until(&queue, dead).await;
     assert_eq!(records[0].json(), event, "the body as it was published");
     assert_eq!(records[0].header("x-first-death-reason").as_deref(), Some("delivery_limit"));
-    wait_until("an empty queue", DEFAULT_TIMEOUT, async || (stage.amqp.depth(&queue).await == Some(0)).then_some(()))
+    wait_until("an empty queue", DEFAULT_TIMEOUT, async || (app.amqp.depth(&queue).await == Some(0)).then_some(()))
         .await;
 }

@@ -165,11 +165,11 @@ async fn the_health_check_works_without_a_shell() {
 
 #[tokio::test]
 async fn the_objective_counts_first_attempts_only() {
-    let stage = TestApp::start("first-attempts", &[]).await;
-    stage.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
-    stage.publish(step_event().keyword(4).id("twice")).await;
-    stage.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
-    let metrics = stage.waypost.metrics().await;
+    let app = TestApp::start("first-attempts", &[]).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    app.publish(step_event().keyword(4).id("twice")).await;
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    let metrics = app.waypost.metrics().await;
     assert_eq!(metrics["waypost_attempt_duration_seconds_count"], 2.0);
     assert_eq!(metrics["waypost_first_attempt_delay_seconds_count"], 1.0);
     // The event's date is of years ago.

@@ -11,46 +11,46 @@ use crate::test_app::{TestApp, example_campaign, step_event};
 
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
-    let stage = TestApp::start("retries", &[]).await;
+    let app = TestApp::start("retries", &[]).await;
     // The reset is of a new connection: a request on a reused one is sent again at once.
     let redirect = Answer::status(302).header("location", "/elsewhere").header("connection", "close");
     let answers = vec![Answer::status(500), redirect, Answer::reset(), Answer::ok()];
-    stage.receiver.reply_in_turn("/offers", answers);
-    stage.publish(step_event().keyword(4).id("e-1")).await;
-    let requests = stage.receiver.wait_until(|requests| requests.len() == 4).await;
-    assert_eq!(stage.receiver.requests_by_webhook_id().len(), 1);
+    app.receiver.reply_in_turn("/offers", answers);
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    let requests = app.receiver.wait_until(|requests| requests.len() == 4).await;
+    assert_eq!(app.receiver.requests_by_webhook_id().len(), 1);
     assert!(requests.iter().all(|request| request.body == requests[0].body));
     for pair in requests.windows(2) {
         let wait = pair[1].at - pair[0].at;
         assert!(wait >= Duration::from_millis(950), "waited {wait:?} instead of 1 s");
     }
-    stage.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
-    assert_eq!(stage.waypost.metric("waypost_retries_scheduled_total").await, 3.0);
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    assert_eq!(app.waypost.metric("waypost_retries_scheduled_total").await, 3.0);
     for cause in ["status_5xx", "status_3xx", "reset"] {
         let name = format!("waypost_attempts_total{{cause=\"{cause}\",outcome=\"retry\"}}");
-        assert_eq!(stage.waypost.metric(&name).await, 1.0, "{name}");
+        assert_eq!(app.waypost.metric(&name).await, 1.0, "{name}");
     }
 }
 
 #[tokio::test]
 async fn retry_after_delays_the_next_attempt() {
-    let stage = TestApp::start("retries", &[]).await;
-    stage.receiver.reply_in_turn("/offers", vec![Answer::status(429).header("retry-after", "3"), Answer::ok()]);
-    stage.publish(step_event().keyword(4).id("e-1")).await;
-    let requests = stage.receiver.wait_until(|requests| requests.len() == 2).await;
+    let app = TestApp::start("retries", &[]).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(429).header("retry-after", "3"), Answer::ok()]);
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    let requests = app.receiver.wait_until(|requests| requests.len() == 2).await;
     let wait = requests[1].at - requests[0].at;
     assert!(wait >= Duration::from_millis(2_950), "waited {wait:?} instead of 3 s");
-    assert_eq!(stage.waypost.metric("waypost_retries_scheduled_total").await, 1.0, "waits on several delay queues");
+    assert_eq!(app.waypost.metric("waypost_retries_scheduled_total").await, 1.0, "waits on several delay queues");
 }
 
 #[tokio::test]
 async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_history() {
-    let stage = TestApp::start("retries", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "3")]).await;
-    stage.receiver.reply("/offers", Answer::status(503).body("overloaded"));
-    stage.publish(step_event().keyword(4).id("e-1")).await;
-    let letters = stage.dead_letters(1).await;
+    let app = TestApp::start("retries", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "3")]).await;
+    app.receiver.reply("/offers", Answer::status(503).body("overloaded"));
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    let letters = app.dead_letters(1).await;
     let letter = only(&letters);
-    let requests = stage.receiver.requests();
+    let requests = app.receiver.requests();
     assert_eq!(requests.len(), 3);
     for (field, expected) in [
         ("state", json!("pending")),
@@ -59,7 +59,7 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
         ("label", json!("Welcome Message")),
         ("deliveryId", json!(requests[0].webhook_id())),
         ("eventId", json!("e-1")),
-        ("url", json!(stage.receiver.url("/offers"))),
+        ("url", json!(app.receiver.url("/offers"))),
         ("status", json!(503)),
         ("cause", json!("status_5xx")),
     ] {
@@ -75,35 +75,35 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
     assert_eq!(letter["event"]["keyword"], json!(4));
     assert_eq!(letter["target"]["webhook"]["headers"], json!({ "X-Api-Key": "********" }), "a secret in a dead letter");
     assert_eq!(letter["event"]["date"], json!("2024-06-18T23:26:14.206Z"));
-    stage.waypost.wait_for_metric("waypost_dead_letters_total{reason=\"exhausted\"}", 1.0).await;
+    app.waypost.wait_for_metric("waypost_dead_letters_total{reason=\"exhausted\"}", 1.0).await;
 }
 
 #[tokio::test]
 async fn a_webhooks_own_policy_takes_precedence() {
-    let stage = TestApp::start("retries", &[]).await;
-    let mut campaign = example_campaign(&stage.receiver);
+    let app = TestApp::start("retries", &[]).await;
+    let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2, "permanentStatuses": [404] });
-    stage.waypost.put_campaign(&campaign).await;
-    stage.receiver.reply_in_turn("/offers", vec![Answer::status(410), Answer::status(410), Answer::status(404)]);
-    stage.publish(step_event().keyword(4).id("e-1")).await;
-    let letters = stage.dead_letters(1).await;
+    app.waypost.put_campaign(&campaign).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(410), Answer::status(410), Answer::status(404)]);
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    let letters = app.dead_letters(1).await;
     assert_eq!(only(&letters)["reason"], "exhausted", "410 is no permanent status here");
-    stage.publish(step_event().keyword(4).id("e-2")).await;
-    let letters = stage.dead_letters(2).await;
+    app.publish(step_event().keyword(4).id("e-2")).await;
+    let letters = app.dead_letters(2).await;
     assert_eq!(find_by(&letters, "eventId", "e-2")["reason"], "gone");
-    assert_eq!(stage.receiver.requests().len(), 3);
+    assert_eq!(app.receiver.requests().len(), 3);
 }
 
 #[tokio::test]
 async fn permanent_failures_are_not_retried() {
-    let stage = TestApp::start("retries", &[]).await;
-    let mut campaign = example_campaign(&stage.receiver);
+    let app = TestApp::start("retries", &[]).await;
+    let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 5)["url"] = json!("http://10.255.255.1/never-dialled");
-    stage.put_campaign_allowed_earlier(&campaign).await;
-    stage.receiver.reply("/offers", Answer::status(410));
-    stage.publish(step_event().keyword(4).id("e-1")).await;
-    stage.publish(step_event().keyword(5).id("e-2")).await;
-    let letters = stage.dead_letters(2).await;
+    app.put_campaign_allowed_earlier(&campaign).await;
+    app.receiver.reply("/offers", Answer::status(410));
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    app.publish(step_event().keyword(5).id("e-2")).await;
+    let letters = app.dead_letters(2).await;
     let gone = find_by(&letters, "eventId", "e-1");
     assert_eq!((&gone["reason"], &gone["status"]), (&json!("gone"), &json!(410)));
     let forbidden = find_by(&letters, "eventId", "e-2");
@@ -116,17 +116,17 @@ async fn permanent_failures_are_not_retried() {
 
 #[tokio::test]
 async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
-    let stage = TestApp::start("retries", &[]).await;
-    stage.receiver.reply("/offers", Answer::status(500));
-    stage.receiver.reply("/survey", Answer::status(500));
-    stage.publish(step_event().keyword(4).id("e-deleted")).await;
-    stage.publish(step_event().keyword(5).id("e-disabled")).await;
-    stage.receiver.wait_until(|requests| requests.len() >= 2).await;
-    let mut campaign = example_campaign(&stage.receiver);
+    let app = TestApp::start("retries", &[]).await;
+    app.receiver.reply("/offers", Answer::status(500));
+    app.receiver.reply("/survey", Answer::status(500));
+    app.publish(step_event().keyword(4).id("e-deleted")).await;
+    app.publish(step_event().keyword(5).id("e-disabled")).await;
+    app.receiver.wait_until(|requests| requests.len() >= 2).await;
+    let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
     remove_entry(&mut campaign, "Welcome Message", 4);
-    stage.waypost.put_campaign(&campaign).await;
-    let letters = stage.dead_letters(2).await;
+    app.waypost.put_campaign(&campaign).await;
+    let letters = app.dead_letters(2).await;
     let reason = |event: &str| text_field(find_by(&letters, "eventId", event), "reason");
     assert_eq!((reason("e-deleted"), reason("e-disabled")), ("webhook_deleted", "webhook_disabled"));
     // Both keep where they last went.
@@ -135,48 +135,46 @@ async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
 
 #[tokio::test]
 async fn a_retry_uses_the_current_webhook() {
-    let stage = TestApp::start("retries", &[]).await;
-    stage.receiver.reply("/offers", Answer::status(500));
-    stage.publish(step_event().keyword(4).id("e-1")).await;
-    stage.receiver.wait_until(|requests| !requests.is_empty()).await;
-    let mut campaign = example_campaign(&stage.receiver);
-    webhook_mut(&mut campaign, "Welcome Message", 4)["url"] = json!(stage.receiver.url("/mended"));
+    let app = TestApp::start("retries", &[]).await;
+    app.receiver.reply("/offers", Answer::status(500));
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    app.receiver.wait_until(|requests| !requests.is_empty()).await;
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 4)["url"] = json!(app.receiver.url("/mended"));
     webhook_mut(&mut campaign, "Welcome Message", 4)["body"] = json!({ "source": "mended" });
-    stage.waypost.put_campaign(&campaign).await;
-    let requests =
-        stage.receiver.wait_until(|requests| requests.iter().any(|request| request.path() == "/mended")).await;
+    app.waypost.put_campaign(&campaign).await;
+    let requests = app.receiver.wait_until(|requests| requests.iter().any(|request| request.path() == "/mended")).await;
     assert_eq!(requests.last().expect("a request").json()["source"], "mended");
-    assert_eq!(stage.receiver.requests_by_webhook_id().len(), 1, "the same delivery");
+    assert_eq!(app.receiver.requests_by_webhook_id().len(), 1, "the same delivery");
 }
 
 #[tokio::test]
 async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
-    let stage = TestApp::start("retries", &[("WAYPOST_RETRY__INITIAL_DELAY", "4s")]).await;
-    stage.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
-    stage.publish(step_event().keyword(4).id("e-1")).await;
-    stage.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
-    let rung = format!("{}.delay.4", stage.prefix);
+    let app = TestApp::start("retries", &[("WAYPOST_RETRY__INITIAL_DELAY", "4s")]).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
+    let rung = format!("{}.delay.4", app.prefix);
     wait_until("the delivery on its rung", DEFAULT_TIMEOUT, async || {
-        (stage.amqp.depth(&rung).await == Some(1)).then_some(())
+        (app.amqp.depth(&rung).await == Some(1)).then_some(())
     })
     .await;
-    stage.waypost.kill().await;
-    stage.waypost.restart().await;
-    let requests = stage.receiver.wait_until(|requests| requests.len() == 2).await;
+    app.waypost.kill().await;
+    app.waypost.restart().await;
+    let requests = app.receiver.wait_until(|requests| requests.len() == 2).await;
     assert_eq!(requests[0].webhook_id(), requests[1].webhook_id());
 }
 
 #[tokio::test]
 async fn a_long_wait_delays_no_other_delivery() {
-    let stage = TestApp::start("retries", &[]).await;
-    stage.receiver.reply("/survey", Answer::status(503).header("retry-after", "3600"));
-    stage.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
-    stage.publish(step_event().keyword(5).id("e-long")).await;
-    stage.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
-    stage.publish(step_event().keyword(4).id("e-short")).await;
-    stage
-        .receiver
+    let app = TestApp::start("retries", &[]).await;
+    app.receiver.reply("/survey", Answer::status(503).header("retry-after", "3600"));
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    app.publish(step_event().keyword(5).id("e-long")).await;
+    app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
+    app.publish(step_event().keyword(4).id("e-short")).await;
+    app.receiver
         .wait_until(|requests| requests.iter().filter(|request| request.path() == "/offers").count() == 2)
         .await;
-    assert_eq!(stage.amqp.depth(&format!("{}.delay.2048", stage.prefix)).await, Some(1));
+    assert_eq!(app.amqp.depth(&format!("{}.delay.2048", app.prefix)).await, Some(1));
 }

@@ -23,39 +23,37 @@ fn distinct_deliveries(requests: &[Request]) -> usize {
 #[tokio::test]
 async fn events_are_spread_evenly_and_survive_a_change_of_shards() {
     let broker = Broker::private_with(&PLUGIN).await;
-    let stage = TestApp::start_on(&broker.url(), "shards", &[("WAYPOST_BROKER__SHARDS", "4")]).await;
-    let exchange = format!("{}.events", stage.prefix);
-    let queues: Vec<String> = ["events", "events.1", "events.2", "events.3"]
-        .iter()
-        .map(|queue| format!("{}.{queue}", stage.prefix))
-        .collect();
-    stage.amqp.publish(&exchange, messages(&events_with_keyword(400, 3))).await;
-    stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 400).await;
-    assert_eq!(stage.receiver.requests().len(), 400, "an event came by two queues");
+    let app = TestApp::start_on(&broker.url(), "shards", &[("WAYPOST_BROKER__SHARDS", "4")]).await;
+    let exchange = format!("{}.events", app.prefix);
+    let queues: Vec<String> =
+        ["events", "events.1", "events.2", "events.3"].iter().map(|queue| format!("{}.{queue}", app.prefix)).collect();
+    app.amqp.publish(&exchange, messages(&events_with_keyword(400, 3))).await;
+    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 400).await;
+    assert_eq!(app.receiver.requests().len(), 400, "an event came by two queues");
 
     // With nobody to consume them they lie where they were put: in all queues, about as many in each.
-    stage.waypost.terminate();
-    stage.waypost.wait_for_exit().await;
-    stage.receiver.clear_requests();
+    app.waypost.terminate();
+    app.waypost.wait_for_exit().await;
+    app.receiver.clear_requests();
     let late: Vec<Value> =
         (0..400).map(|number| step_event().keyword(3).id(&format!("late-{number}")).json()).collect();
-    stage.amqp.publish(&exchange, messages(&late)).await;
+    app.amqp.publish(&exchange, messages(&late)).await;
     for queue in &queues {
-        let depth = stage.amqp.depth(queue).await.expect("a queue");
+        let depth = app.amqp.depth(queue).await.expect("a queue");
         assert!((50..200).contains(&depth), "{depth} of 400 in {queue}");
     }
 
     // A worker that knows of one queue only takes what is left in the others, and no more goes there.
-    let one = Waypost::start_with(&broker.url(), &stage.prefix, &FAST_RETRIES).await;
-    stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 400).await;
+    let one = Waypost::start_with(&broker.url(), &app.prefix, &FAST_RETRIES).await;
+    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 400).await;
     let more: Vec<Value> =
         (0..100).map(|number| step_event().keyword(3).id(&format!("more-{number}")).json()).collect();
-    stage.amqp.publish(&exchange, messages(&more)).await;
-    stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 500).await;
+    app.amqp.publish(&exchange, messages(&more)).await;
+    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 500).await;
     one.terminate();
     one.wait_for_exit().await;
-    stage.amqp.publish(&exchange, messages(&more)).await;
-    assert_eq!(stage.amqp.depth(&queues[0]).await, Some(100));
+    app.amqp.publish(&exchange, messages(&more)).await;
+    assert_eq!(app.amqp.depth(&queues[0]).await, Some(100));
 }
 
 fn distinct_deliveries_to(requests: &[Request], path: &str) -> usize {
@@ -132,14 +130,14 @@ async fn workers_with_different_shard_counts_lose_no_event() {
 async fn two_workers_share_the_shards() {
     let broker = Broker::private_with(&PLUGIN).await;
     let shards = [("WAYPOST_BROKER__SHARDS", "3")];
-    let stage = TestApp::start_on(&broker.url(), "shards", &shards).await;
+    let app = TestApp::start_on(&broker.url(), "shards", &shards).await;
     let settings: Vec<(&str, &str)> = FAST_RETRIES.into_iter().chain(shards).collect();
-    let second = Waypost::start_with(&broker.url(), &stage.prefix, &settings).await;
-    stage.amqp.publish(&format!("{}.events", stage.prefix), messages(&events_with_keyword(3_000, 3))).await;
-    stage.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 3_000).await;
+    let second = Waypost::start_with(&broker.url(), &app.prefix, &settings).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), messages(&events_with_keyword(3_000, 3))).await;
+    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 3_000).await;
     let delivered = "waypost_deliveries_total{outcome=\"delivered\"}";
     wait_until("all counted", SLOW_TIMEOUT, async || {
-        let counts = [stage.waypost.metric(delivered).await, second.metric(delivered).await];
+        let counts = [app.waypost.metric(delivered).await, second.metric(delivered).await];
         (counts.iter().sum::<f64>() >= 3_000.0).then_some(counts)
     })
     .await

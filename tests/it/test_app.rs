@@ -51,17 +51,17 @@ impl TestApp {
         Self { prefix, waypost, receiver, amqp, _objects: None }
     }
 
-    /// On the shared broker, with a token for each role; the stage speaks as the editor.
+    /// On the shared broker, with a token for each role; the app speaks as the editor.
     pub(crate) async fn start_with_tokens(name: &str) -> Self {
         Self::start(name, &[("WAYPOST_HTTP__TOKENS", &token_settings())]).await
     }
 
-    /// A second worker that shares the work, with a store of its own. The stage must be on the shared broker.
+    /// A second worker that shares the work, with a store of its own. The app must be on the shared broker.
     pub(crate) async fn start_second_worker(&self) -> Waypost {
         Waypost::start_with(&Broker::shared().await.url(), &self.prefix, &FAST_RETRIES).await
     }
 
-    /// Stores a campaign whose URLs the stage's worker refuses, by a worker that allows them: as settings change. The stage must be
+    /// Stores a campaign whose URLs the app's worker refuses, by a worker that allows them: as settings change. The app must be
     /// on the shared broker.
     pub(crate) async fn put_campaign_allowed_earlier(&self, campaign: &Value) {
         let settings = [("WAYPOST_EGRESS__ALLOW", "127.0.0.0/8,10.0.0.0/8")];
@@ -70,7 +70,7 @@ impl TestApp {
         lenient.terminate();
         lenient.wait_for_exit().await;
         let path = format!("/v1/campaigns/{}", campaign["id"].as_str().expect("an id"));
-        wait_until("the campaign at the stage's worker", SLOW_TIMEOUT, async || {
+        wait_until("the campaign at the worker", SLOW_TIMEOUT, async || {
             (self.waypost.get(&path).await.headers.get("etag") == put.headers.get("etag")).then_some(())
         })
         .await;

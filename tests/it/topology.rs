@@ -66,59 +66,59 @@ async fn close_permanently(broker: &Broker, user: &str, name: &str) {
 
 #[tokio::test]
 async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
-    let stage = TestApp::start("topology", &[]).await;
-    let (channel, events) = (stage.amqp.channel().await, format!("{}.events", stage.prefix));
+    let app = TestApp::start("topology", &[]).await;
+    let (channel, events) = (app.amqp.channel().await, format!("{}.events", app.prefix));
     let unbound =
         channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
     unbound.await.expect("unbound");
-    wait_for_repair(&stage.waypost, "binding").await;
-    stage.publish(step_event().keyword(3).id("after")).await;
-    stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
-    stage.waypost.wait_for_log_line("missing broker object restored").await;
+    wait_for_repair(&app.waypost, "binding").await;
+    app.publish(step_event().keyword(3).id("after")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.waypost.wait_for_log_line("missing broker object restored").await;
 
     // It delivers, so it is ready, and says what has happened.
     let repaired = format!("repaired: the binding of exchange {events} was missing");
-    let ready = stage.waypost.get("/readyz").await;
+    let ready = app.waypost.get("/readyz").await;
     assert!(ready.status == 200 && ready.body.contains(&repaired), "{ready:?}");
-    let printed = stage.waypost.cli(&["ready"]).await;
+    let printed = app.waypost.cli(&["ready"]).await;
     assert!(printed.code == Some(0) && printed.stdout.contains("Events published while it was missing"), "{printed:?}");
     let url = format!("broker.url={}", Broker::shared().await.url());
     let (prefix, listen) =
-        (format!("broker.prefix={}", stage.prefix), stage.waypost.url("").replace("http://", "http.listen="));
+        (format!("broker.prefix={}", app.prefix), app.waypost.url("").replace("http://", "http.listen="));
     let CommandOutput { stdout, .. } = cli(&["doctor", "--set", &url, "--set", &prefix, "--set", &listen]).await;
     assert!(stdout.contains("ready, after repairs"), "{stdout}");
 
     // What the worker tries the binding with is no event.
     for result in ["no_webhook", "malformed"] {
-        assert_eq!(stage.waypost.metric(&format!("waypost_events_total{{result=\"{result}\"}}")).await, 0.0);
+        assert_eq!(app.waypost.metric(&format!("waypost_events_total{{result=\"{result}\"}}")).await, 0.0);
     }
 }
 
 #[tokio::test]
 async fn a_binding_that_is_removed_while_events_wait_is_reported_too() {
     // One event in hand, and a receiver that is slow enough for the rest to wait.
-    let stage = TestApp::start("topology", &[("WAYPOST_BROKER__PREFETCH", "1")]).await;
-    stage.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
-    stage.amqp.publish_events(&stage.prefix, &events_with_keyword(200, 3)).await;
-    let (channel, events) = (stage.amqp.channel().await, format!("{}.events", stage.prefix));
+    let app = TestApp::start("topology", &[("WAYPOST_BROKER__PREFETCH", "1")]).await;
+    app.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(200, 3)).await;
+    let (channel, events) = (app.amqp.channel().await, format!("{}.events", app.prefix));
     wait_until("a reported repair", SLOW_TIMEOUT, async || {
         // Again and again: if it is lost between a probe and the declaration after it, it is restored without a report.
         let unbound =
             channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
         unbound.await.expect("unbound");
-        let repairs = stage.waypost.metric("waypost_topology_repairs_total{object=\"binding\"}").await;
+        let repairs = app.waypost.metric("waypost_topology_repairs_total{object=\"binding\"}").await;
         (repairs > 0.0).then_some(())
     })
     .await;
-    assert!(stage.amqp.depth(&events).await.is_some_and(|depth| depth > 0), "no event waits");
+    assert!(app.amqp.depth(&events).await.is_some_and(|depth| depth > 0), "no event waits");
 }
 
 #[tokio::test]
 async fn the_binding_between_the_exchanges_of_shards_is_restored_too() {
     let broker = Broker::private_with(&["rabbitmq_consistent_hash_exchange"]).await;
-    let stage = TestApp::start_on(&broker.url(), "topology", &[("WAYPOST_BROKER__SHARDS", "3")]).await;
-    let channel = stage.amqp.channel().await;
-    let (events, shards) = (format!("{}.events", stage.prefix), format!("{}.events.shards", stage.prefix));
+    let app = TestApp::start_on(&broker.url(), "topology", &[("WAYPOST_BROKER__SHARDS", "3")]).await;
+    let channel = app.amqp.channel().await;
+    let (events, shards) = (format!("{}.events", app.prefix), format!("{}.events.shards", app.prefix));
     let options = ExchangeUnbindOptions::default();
     let unbound = channel.exchange_unbind(
         shards.as_str().into(),
@@ -128,66 +128,66 @@ async fn the_binding_between_the_exchanges_of_shards_is_restored_too() {
         FieldTable::default(),
     );
     unbound.await.expect("unbound");
-    wait_for_repair(&stage.waypost, "binding").await;
-    stage.publish(step_event().keyword(3).id("after")).await;
-    stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    wait_for_repair(&app.waypost, "binding").await;
+    app.publish(step_event().keyword(3).id("after")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
 }
 
 #[tokio::test]
 async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delivers() {
-    let stage = TestApp::start("topology", &[]).await;
-    let (channel, name) = (stage.amqp.channel().await, |name: &str| format!("{}.{name}", stage.prefix));
+    let app = TestApp::start("topology", &[]).await;
+    let (channel, name) = (app.amqp.channel().await, |name: &str| format!("{}.{name}", app.prefix));
     for queue in ["delay.4", "delay.32768"] {
         channel.queue_delete(name(queue).into(), QueueDeleteOptions::default()).await.expect("deleted");
     }
     channel.exchange_delete(name("events").into(), ExchangeDeleteOptions::default()).await.expect("deleted");
-    wait_for_repair(&stage.waypost, "queue").await;
-    wait_for_repair(&stage.waypost, "exchange").await;
-    assert_eq!(stage.amqp.depth(&name("delay.4")).await, Some(0));
-    stage.publish(step_event().keyword(3).id("after")).await;
-    stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    wait_for_repair(&app.waypost, "queue").await;
+    wait_for_repair(&app.waypost, "exchange").await;
+    assert_eq!(app.amqp.depth(&name("delay.4")).await, Some(0));
+    app.publish(step_event().keyword(3).id("after")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     // None of these is a reason to abort what is in flight.
     assert!(
-        !stage.waypost.log_lines().iter().any(|line| line.contains("not consuming")),
+        !app.waypost.log_lines().iter().any(|line| line.contains("not consuming")),
         "{:#?}",
-        stage.waypost.log_lines()
+        app.waypost.log_lines()
     );
     channel.queue_delete(name("dead-letters").into(), QueueDeleteOptions::default()).await.expect("deleted");
-    wait_for_repair(&stage.waypost, "stream").await;
-    stage.create_dead_letters(3, 1).await;
+    wait_for_repair(&app.waypost, "stream").await;
+    app.create_dead_letters(3, 1).await;
 }
 
 #[tokio::test]
 async fn a_queue_of_another_type_is_reported() {
-    let stage = TestApp::start("topology", &[]).await;
-    let (channel, rung) = (stage.amqp.channel().await, format!("{}.delay.8", stage.prefix));
+    let app = TestApp::start("topology", &[]).await;
+    let (channel, rung) = (app.amqp.channel().await, format!("{}.delay.8", app.prefix));
     channel.queue_delete(rung.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
     let classic = channel.queue_declare(rung.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
     classic.await.expect("a classic queue");
-    let words = wait_until_unready(&stage.waypost, &rung).await;
+    let words = wait_until_unready(&app.waypost, &rung).await;
     assert!(words.contains("Waypost wants"), "{words}");
-    assert_eq!(stage.waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
-    stage.publish(step_event().keyword(3).id("meanwhile")).await;
-    stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
-    stage.amqp.delete_queue(&rung).await;
-    stage.waypost.wait_until_ready().await;
+    assert_eq!(app.waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
+    app.publish(step_event().keyword(3).id("meanwhile")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.amqp.delete_queue(&rung).await;
+    app.waypost.wait_until_ready().await;
 }
 
 #[tokio::test]
 async fn revoked_permissions_are_reported_with_the_command_to_grant_them() {
     let broker = Broker::shared().await;
     let (user, url) = create_user(broker).await;
-    let stage = TestApp::start_on(&url, "topology", &[]).await;
+    let app = TestApp::start_on(&url, "topology", &[]).await;
     broker.ctl(&["set_permissions", &user, "^$", ".*", ".*"]).await;
-    let words = wait_until_unready(&stage.waypost, "set_permissions").await;
+    let words = wait_until_unready(&app.waypost, "set_permissions").await;
     assert!(words.contains(&user) && words.contains("ACCESS_REFUSED"), "{words}");
     // What is possible goes on.
-    stage.publish(step_event().keyword(3).id("meanwhile")).await;
-    stage.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.publish(step_event().keyword(3).id("meanwhile")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
-    stage.waypost.wait_until_ready().await;
+    app.waypost.wait_until_ready().await;
     broker.ctl(&["set_permissions", &user, ".*", "^$", ".*"]).await;
-    wait_until_unready(&stage.waypost, "set_permissions").await;
+    wait_until_unready(&app.waypost, "set_permissions").await;
 }
 
 #[tokio::test]

@@ -13,57 +13,57 @@ use crate::test_app::example_campaign;
 /// A worker with the campaign of the seed document, and the addresses of its webhooks: those of keywords 3, 4 and 5, and
 /// that of the section `Offers`.
 async fn start() -> (AuthTestApp, [String; 4]) {
-    let guarded = AuthTestApp::start("webhooks").await;
-    let put = guarded.put_campaign(&example_campaign(&guarded.receiver)).await.json();
+    let app = AuthTestApp::start("webhooks").await;
+    let put = app.put_campaign(&example_campaign(&app.receiver)).await.json();
     let ids = [
         webhook_id(&put, "Welcome Message", 3),
         webhook_id(&put, "Welcome Message", 4),
         webhook_id(&put, "Welcome Message", 5),
         webhook_id(&put, "Offers", None),
     ];
-    (guarded, ids.map(|id| format!("/v1/webhooks/{id}")))
+    (app, ids.map(|id| format!("/v1/webhooks/{id}")))
 }
 
-async fn put(guarded: &AuthTestApp, path: &str, webhook: &Value) -> Reply {
-    guarded.send_as("editor", Method::PUT, path, Some(webhook)).await
+async fn put(app: &AuthTestApp, path: &str, webhook: &Value) -> Reply {
+    app.send_as("editor", Method::PUT, path, Some(webhook)).await
 }
 
-async fn get_campaign(guarded: &AuthTestApp) -> Reply {
-    guarded.get_as("editor", "/v1/campaigns/13010").await
+async fn get_campaign(app: &AuthTestApp) -> Reply {
+    app.get_as("editor", "/v1/campaigns/13010").await
 }
 
 #[tokio::test]
 async fn a_webhook_is_read_with_its_place() {
-    let (guarded, [_, offers, _, name]) = start().await;
-    let reply = guarded.get_as("editor", &offers).await;
+    let (app, [_, offers, _, name]) = start().await;
+    let reply = app.get_as("editor", &offers).await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    assert_eq!(reply.headers["etag"], get_campaign(&guarded).await.headers["etag"]);
+    assert_eq!(reply.headers["etag"], get_campaign(&app).await.headers["etag"]);
     let webhook = reply.json();
     assert_eq!(offers.rsplit('/').next(), webhook["id"].as_str());
     let of = |name: &str| webhook[name].clone();
     assert_eq!((of("campaignId"), of("label"), of("keyword")), (json!("13010"), json!("Welcome Message"), json!(4)));
-    assert_eq!((of("url"), of("timeoutMs")), (json!(guarded.receiver.url("/offers")), json!(15_000)));
+    assert_eq!((of("url"), of("timeoutMs")), (json!(app.receiver.url("/offers")), json!(15_000)));
     assert_eq!(of("headers"), json!({ "X-Api-Key": "…" }));
-    let own = guarded.get_as("viewer", &name).await.json();
+    let own = app.get_as("viewer", &name).await.json();
     assert_eq!((&own["label"], own.get("keyword")), (&json!("Offers"), None));
     for role in ["viewer", "operator"] {
-        let masked = guarded.get_as(role, &offers).await.json();
+        let masked = app.get_as(role, &offers).await.json();
         assert_eq!(masked["headers"], json!({ "X-Api-Key": "********" }), "{role}");
     }
-    let detail = guarded.get_as("viewer", "/v1/webhooks/wh_none").await.expect_problem(404).detail;
+    let detail = app.get_as("viewer", "/v1/webhooks/wh_none").await.expect_problem(404).detail;
     assert_eq!(detail, "no such webhook");
 }
 
 #[tokio::test]
 async fn a_webhook_is_replaced_in_its_place() {
-    let (guarded, [agent, offers, ..]) = start().await;
-    let before = get_campaign(&guarded).await;
-    let url = guarded.receiver.url("/new");
+    let (app, [agent, offers, ..]) = start().await;
+    let before = get_campaign(&app).await;
+    let url = app.receiver.url("/new");
     let document = format!(r#"{{"url":"{url}","body":{{"z":1.50,"a":2}}}}"#);
-    let reply = guarded.send_as_with("editor", Method::PUT, &offers, &[], document).await;
+    let reply = app.send_as_with("editor", Method::PUT, &offers, &[], document).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert!(reply.body.contains(r#""body":{"z":1.50,"a":2}"#), "{}", reply.body);
-    let after = get_campaign(&guarded).await;
+    let after = get_campaign(&app).await;
     assert_eq!(reply.headers["etag"], after.headers["etag"]);
     let mut expected = before.json();
     let place = webhook_mut(&mut expected, "Welcome Message", 4);
@@ -73,30 +73,30 @@ async fn a_webhook_is_replaced_in_its_place() {
     assert_eq!(after.json(), expected);
 
     // What was read may be sent back, with its place.
-    let mut webhook = guarded.get_as("editor", &agent).await.json();
+    let mut webhook = app.get_as("editor", &agent).await.json();
     webhook["enabled"] = false.into();
-    assert_eq!(put(&guarded, &agent, &webhook).await.json(), webhook);
+    assert_eq!(put(&app, &agent, &webhook).await.json(), webhook);
 
     // On the version it was made on, or not at all.
     let old = &before.headers["etag"];
     for method in [Method::PUT, Method::DELETE] {
         let body = webhook.to_string();
-        guarded.send_as_with("editor", method, &agent, &[("if-match", old)], body).await.expect_problem(412);
+        app.send_as_with("editor", method, &agent, &[("if-match", old)], body).await.expect_problem(412);
     }
-    let etag = guarded.get_as("viewer", &agent).await.headers["etag"].clone();
+    let etag = app.get_as("viewer", &agent).await.headers["etag"].clone();
     let body = webhook.to_string();
-    let reply = guarded.send_as_with("editor", Method::PUT, &agent, &[("if-match", &etag)], body).await;
+    let reply = app.send_as_with("editor", Method::PUT, &agent, &[("if-match", &etag)], body).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let absent = [("if-none-match", "*")];
-    guarded.send_as_with("editor", Method::PUT, &agent, &absent, webhook.to_string()).await.expect_problem(412);
+    app.send_as_with("editor", Method::PUT, &agent, &absent, webhook.to_string()).await.expect_problem(412);
 }
 
 #[tokio::test]
 async fn a_refused_webhook_reports_paths_relative_to_itself() {
-    let (guarded, [_, offers, ..]) = start().await;
-    let before = get_campaign(&guarded).await.body;
-    let masked = guarded.get_as("viewer", &offers).await.json();
-    let url = guarded.receiver.url("/offers");
+    let (app, [_, offers, ..]) = start().await;
+    let before = get_campaign(&app).await.body;
+    let masked = app.get_as("viewer", &offers).await.json();
+    let url = app.receiver.url("/offers");
     for (webhook, paths) in [
         (json!({}), &["$.url"][..]),
         (json!(null), &["$"]),
@@ -108,26 +108,26 @@ async fn a_refused_webhook_reports_paths_relative_to_itself() {
         (json!({ "url": "ftp://x", "body": { "label": 1 }, "timeout": 5 }), &["$.timeout", "$.url", "$.body.label"]),
         (masked, &[r#"$.headers["X-Api-Key"]"#]),
     ] {
-        let found = put(&guarded, &offers, &webhook).await.expect_problem(422).paths;
+        let found = put(&app, &offers, &webhook).await.expect_problem(422).paths;
         assert_eq!(found, paths, "{webhook}");
     }
-    put(&guarded, "/v1/webhooks/wh_none", &json!({ "url": url })).await.expect_problem(404);
+    put(&app, "/v1/webhooks/wh_none", &json!({ "url": url })).await.expect_problem(404);
     for (role, method) in [("operator", Method::PUT), ("operator", Method::DELETE), ("viewer", Method::POST)] {
         let path = if method == Method::POST { format!("{offers}/test") } else { offers.clone() };
-        guarded.send_as(role, method, &path, Some(&json!({ "url": url }))).await.expect_problem(403);
+        app.send_as(role, method, &path, Some(&json!({ "url": url }))).await.expect_problem(403);
     }
-    assert_eq!(get_campaign(&guarded).await.body, before);
+    assert_eq!(get_campaign(&app).await.body, before);
 }
 
 #[tokio::test]
 async fn deleting_a_webhook_removes_its_redirect() {
-    let (guarded, [agent, offers, _, name]) = start().await;
+    let (app, [agent, offers, _, name]) = start().await;
     for path in [&agent, &offers, &name] {
-        let reply = guarded.send_as("editor", Method::DELETE, path, None).await;
+        let reply = app.send_as("editor", Method::DELETE, path, None).await;
         assert_eq!((reply.status, reply.body.as_str()), (204, ""), "{path}");
-        guarded.send_as("editor", Method::DELETE, path, None).await.expect_problem(404);
+        app.send_as("editor", Method::DELETE, path, None).await.expect_problem(404);
     }
-    let after = get_campaign(&guarded).await.json();
+    let after = get_campaign(&app).await.json();
     assert_eq!(*entry(&after, "Welcome Message", 3), json!({ "keyword": 3 }));
     let offers = entry(&after, "Welcome Message", 4);
     assert_eq!(offers["redirect"], json!({ "type": "interaction", "to": "Offers" }));
@@ -137,32 +137,32 @@ async fn deleting_a_webhook_removes_its_redirect() {
 
 #[tokio::test]
 async fn concurrent_changes_are_all_kept() {
-    let (guarded, paths) = start().await;
-    let url = |number: usize| guarded.receiver.url(&format!("/changed-{number}"));
+    let (app, paths) = start().await;
+    let url = |number: usize| app.receiver.url(&format!("/changed-{number}"));
     let changes = paths.iter().enumerate().map(async |(number, path)| {
         for _ in 0..5 {
-            let reply = put(&guarded, path, &json!({ "url": url(number) })).await;
+            let reply = put(&app, path, &json!({ "url": url(number) })).await;
             assert_eq!(reply.status, 200, "{reply:?}");
         }
     });
     join_all(changes).await;
     for (number, path) in paths.iter().enumerate() {
-        assert_eq!(guarded.get_as("editor", path).await.json()["url"], url(number));
+        assert_eq!(app.get_as("editor", path).await.json()["url"], url(number));
     }
 }
 
 #[tokio::test]
 async fn a_webhook_test_sends_one_request() {
-    let (guarded, [agent, offers, _, name]) = start().await;
+    let (app, [agent, offers, _, name]) = start().await;
     let test = async |path: &str, body: Option<&Value>| {
-        let reply = guarded.send_as("operator", Method::POST, &format!("{path}/test"), body).await;
+        let reply = app.send_as("operator", Method::POST, &format!("{path}/test"), body).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.json()
     };
-    guarded.receiver.reply("/offers", Answer::status(503).body("no room for a-secret"));
-    let mut webhook = guarded.get_as("editor", &offers).await.json();
+    app.receiver.reply("/offers", Answer::status(503).body("no room for a-secret"));
+    let mut webhook = app.get_as("editor", &offers).await.json();
     webhook["headers"] = json!({ "X-Api-Key": "a-secret" });
-    assert_eq!(put(&guarded, &offers, &webhook).await.status, 200);
+    assert_eq!(put(&app, &offers, &webhook).await.status, 200);
     let tested = test(&offers, None).await;
     let attempt = &tested["response"];
     assert_eq!(
@@ -172,7 +172,7 @@ async fn a_webhook_test_sends_one_request() {
     assert!(attempt["at"].is_string() && attempt["durationMs"].is_u64() && attempt["error"].is_null(), "{attempt}");
     let request = &tested["request"];
     assert_eq!(request["headers"]["x-api-key"], "********", "{request:#}");
-    let sent = guarded.receiver.requests();
+    let sent = app.receiver.requests();
     assert_eq!(request["body"].as_str().expect("a body").as_bytes(), &sent[0].body[..]);
     assert_eq!(request["headers"]["webhook-id"], sent[0].webhook_id());
     assert_eq!(request["headers"]["webhook-timestamp"], sent[0].header("webhook-timestamp").expect("a timestamp"));
@@ -180,16 +180,16 @@ async fn a_webhook_test_sends_one_request() {
     assert_eq!((&body["option"], &body["keyword"], &body["source"]), (&json!("Offers"), &json!(4), &json!("chatbot")));
 
     // With what is given in place of what is made up, and disabled too.
-    let mut webhook = guarded.get_as("editor", &name).await.json();
+    let mut webhook = app.get_as("editor", &name).await.json();
     webhook["enabled"] = false.into();
-    assert_eq!(put(&guarded, &name, &webhook).await.status, 200);
+    assert_eq!(put(&app, &name, &webhook).await.status, 200);
     let event = json!({ "event": { "response": "Ada", "phoneNumber": "+15550001", "keyword": 7, "eventId": "mine" } });
     let tested = test(&name, Some(&event)).await;
     assert_eq!(tested["response"]["status"], 200, "{tested:#}");
     let body: Value = serde_json::from_str(tested["request"]["body"].as_str().expect("a body")).expect("JSON");
     assert_eq!((&body["label"], &body["response"], body.get("keyword")), (&json!("Offers"), &json!("Ada"), None));
 
-    guarded.receiver.reply("/agent", Answer::reset());
+    app.receiver.reply("/agent", Answer::reset());
     let tested = test(&agent, None).await;
     assert_eq!(
         (&tested["response"]["status"], &tested["response"]["cause"]),
@@ -199,7 +199,7 @@ async fn a_webhook_test_sends_one_request() {
     assert!(tested["response"]["error"].is_string(), "{tested:#}");
 
     // It is no delivery: counted nowhere, and not tried again.
-    let metrics = guarded.waypost.metrics().await;
+    let metrics = app.waypost.metrics().await;
     let counted = |(name, value): (&String, &f64)| {
         let counts =
             ["attempts_total", "deliveries_total", "retries_scheduled", "dead_letters_total", "attempt_duration"];
@@ -207,7 +207,7 @@ async fn a_webhook_test_sends_one_request() {
     };
     assert_eq!(metrics.iter().find(|metric| counted(*metric)), None);
     // The reset of a reused connection has one request sent once more.
-    assert_eq!(guarded.receiver.requests_by_webhook_id().len(), 3);
-    assert!(guarded.receiver.requests().len() <= 4);
-    guarded.send_as("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await.expect_problem(404);
+    assert_eq!(app.receiver.requests_by_webhook_id().len(), 3);
+    assert!(app.receiver.requests().len() <= 4);
+    app.send_as("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await.expect_problem(404);
 }
