@@ -18,6 +18,7 @@ serve: tools ## Run a worker on an existing broker or a private one (ARGS="--set
 	cargo build --release --locked
 	scripts/with-broker $(BUILT)/release/waypost serve $(ARGS)
 
+# Uses cargo-nextest if it is installed: unit tests run beside integration tests, with four tests at a time (.config/nextest.toml).
 # RABBITMQ is 3.10, 4.0, 4.3 or installed. The default is 4.3, or the installed version if 4.3 can't be prepared (scripts/rabbitmq-version).
 test: tools ## Run all tests, with private RabbitMQ nodes and browsers (RABBITMQ=4.0 for another version)
 	scripts/install-rabbitmq
@@ -25,7 +26,8 @@ test: tools ## Run all tests, with private RabbitMQ nodes and browsers (RABBITMQ
 	scripts/install-chromium
 	scripts/install-prometheus
 	scripts/install-validators $(BUILT)/tmp/validators
-	cargo test --workspace --locked
+	if command -v cargo-nextest >/dev/null; then scripts/with-test-broker cargo nextest run --workspace --locked; \
+	else RUST_TEST_THREADS=4 cargo test --workspace --locked; fi
 
 versions: tools ## Run the tests that depend on RabbitMQ on the other supported versions
 	scripts/test-versions

@@ -19,14 +19,14 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use support::amqp::Message;
-use support::{Amqp, Broker, Waypost, until};
+use support::{Amqp, Broker, Waypost, wait_until};
 
 const PREFIX: &str = "backlog";
 
 /// Published in one go; the next batch waits for its confirms.
 const BATCH: u64 = 10_000;
 
-const PATIENCE: Duration = Duration::from_secs(1_800);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(1_800);
 
 #[tokio::main]
 async fn main() {
@@ -41,7 +41,7 @@ async fn main() {
         json!({ "label": "Welcome Message", "webhook": { "url": url, "headers": { "X-Api-Key": "the-key" } } });
     waypost.put_campaign(&json!({ "id": "13010", "sections": [section] })).await;
     waypost.terminate();
-    waypost.wait().await;
+    waypost.wait_for_exit().await;
 
     eprintln!("publishing {count} events");
     let amqp = Amqp::connect(&broker.url()).await;
@@ -62,7 +62,7 @@ async fn main() {
     let began = Instant::now();
     waypost.restart().await;
     let bar = ProgressBar::new(count);
-    until("all deliveries", PATIENCE, async || {
+    wait_until("all deliveries", WAIT_TIMEOUT, async || {
         let so_far = received.load(Ordering::Relaxed);
         bar.set_position(so_far);
         (so_far >= count).then_some(())

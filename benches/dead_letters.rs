@@ -36,17 +36,17 @@ use waypost_broker::topology::Topology;
 use waypost_broker::topology_status::TopologyStatus;
 use waypost_core::dead_letter::DeadLetter;
 
-use letters::{Letters, campaign_id};
-use pages::{Followed, List, MOST};
+use letters::{LetterGenerator, campaign_id};
+use pages::{List, MAX_PAGE_TIME, PageTimings};
 use report::{Times, disk, load, machine, megabytes, memory, milliseconds, rate, seconds, table};
 use support::amqp::Message;
-use support::background::Background;
-use support::{Amqp, Broker, Waypost, unique, until};
+use support::background_server::BackgroundServer;
+use support::{Amqp, Broker, Waypost, unique, wait_until};
 
 /// Published in one go; the next batch waits for its confirms.
 const BATCH: u64 = 10_000;
 
-const PATIENCE: Duration = Duration::from_secs(1_800);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(1_800);
 
 /// Requests at once of a client that does nothing else, beside which a replay is put: as many as one replay has.
 const REQUESTS: usize = 16;
@@ -82,17 +82,17 @@ struct Bench {
     connection: Connection,
     topology: Topology,
     stream: String,
-    letters: Letters,
+    letters: LetterGenerator,
 }
 
 /// A view that was built.
-struct Built {
+struct ViewBuild {
     took: Duration,
     /// Letters the view had, and the worker's memory then.
     memory: Vec<(u64, u64)>,
 }
 
-impl Built {
+impl ViewBuild {
     /// The memory with a quarter of so many letters, with half and with three quarters, as rows.
     fn quarters(&self, count: u64) -> Vec<Vec<String>> {
         let with = |quarter: u64| self.memory.iter().find(|(letters, _)| *letters >= count * quarter / 4);
@@ -117,7 +117,7 @@ impl Bench {
         };
         let connection = ConnectionConfig::new(url.clone().into()).connect("benchmark").await.expect("a broker");
         topology.declare(&connection).await.expect("the stream is declared");
-        Self { url, prefix, connection, topology, stream, letters: Letters::new(count) }
+        Self { url, prefix, connection, topology, stream, letters: LetterGenerator::new(count) }
     }
 
     async fn run(&self) -> ExitCode {
@@ -138,7 +138,7 @@ impl Bench {
         remember("the view was built");
         let disk_built = disk(&waypost.store_path());
         let (receiver, received) = receiver();
-        let campaigns = Letters::campaigns(receiver.url());
+        let campaigns = LetterGenerator::campaigns(receiver.url());
         for campaign in &campaigns {
             waypost.put_campaign(campaign).await;
         }
@@ -146,8 +146,8 @@ impl Bench {
         let mut lists = follow(&waypost, pages::lists(&self.letters)).await;
         remember("the lists were read");
         let probe = pages::probe(&waypost).await;
-        self.see_that_the_rare_ones_were_found(&lists);
-        let others = self.look(&waypost).await;
+        self.assert_rare_letters_found(&lists);
+        let others = self.measure_lists(&waypost).await;
         remember("summaries, letters and dry runs were read");
 
         let restarted = self.restart(&waypost).await;
@@ -259,10 +259,10 @@ impl Bench {
     }
 
     /// Waits until the worker, which has just been started with an empty store, has all letters.
-    async fn build(&self, waypost: &Waypost) -> Built {
+    async fn build(&self, waypost: &Waypost) -> ViewBuild {
         let bar = bar(self.letters.count(), "in the view");
         let began = Instant::now();
-        waypost.ready().await;
+        waypost.wait_until_ready().await;
         let mut samples = Vec::new();
         let watch = async {
             loop {
@@ -273,7 +273,7 @@ impl Bench {
             }
         };
         // The list is held back until the view is current.
-        let listed = until("the view", PATIENCE, async || {
+        let listed = wait_until("the view", WAIT_TIMEOUT, async || {
             (waypost.get("/v1/dead-letters?limit=1").await.status == 200).then_some(())
         });
         tokio::select! {
@@ -282,12 +282,12 @@ impl Bench {
         }
         let took = began.elapsed();
         bar.finish_and_clear();
-        assert_eq!(waypost.total("").await, self.letters.count(), "letters in the view");
-        Built { took, memory: samples }
+        assert_eq!(waypost.count_letters("").await, self.letters.count(), "letters in the view");
+        ViewBuild { took, memory: samples }
     }
 
     /// A benchmark of wrong answers is worth nothing.
-    fn see_that_the_rare_ones_were_found(&self, lists: &[Followed]) {
+    fn assert_rare_letters_found(&self, lists: &[PageTimings]) {
         let (teapots, of_rare_campaign) = self.letters.rarities();
         for (what, expected) in [
             ("418, three letters", teapots),
@@ -302,7 +302,7 @@ impl Bench {
     }
 
     /// Everything else that reads.
-    async fn look(&self, waypost: &Waypost) -> Vec<(String, Times)> {
+    async fn measure_lists(&self, waypost: &Waypost) -> Vec<(String, Times)> {
         eprintln!("reading summaries and letters");
         let campaign = campaign_id(0);
         let ids: Vec<String> = (0..1_000)
@@ -332,12 +332,12 @@ impl Bench {
     }
 
     /// Kills the worker and starts it again.
-    async fn restart(&self, waypost: &Waypost) -> Restarted {
+    async fn restart(&self, waypost: &Waypost) -> RestartTimes {
         eprintln!("starting the worker again");
         waypost.kill().await;
         let began = Instant::now();
         waypost.restart().await;
-        until("the list", PATIENCE, async || {
+        wait_until("the list", WAIT_TIMEOUT, async || {
             (waypost.get("/v1/dead-letters?limit=1").await.status == 200).then_some(())
         })
         .await;
@@ -345,8 +345,8 @@ impl Bench {
         // Answered once what is written to the log now has been read from it.
         assert_eq!(waypost.discard(&json!({ "ids": [self.letters.letter(0).id] })).await, 1);
         let whole = began.elapsed();
-        assert_eq!(waypost.total("").await, self.letters.count(), "letters after the start");
-        Restarted { list, whole }
+        assert_eq!(waypost.count_letters("").await, self.letters.count(), "letters after the start");
+        RestartTimes { list, whole }
     }
 
     /// Discards a hundredth of the letters, out of the middle; tells how many and how long it took.
@@ -371,9 +371,9 @@ impl Bench {
         let (since, until_time) = (self.letters.at(600), self.letters.at(622));
         let filter = json!({ "since": since, "until": until_time, "reason": "exhausted" });
         let began = Instant::now();
-        let id = waypost.order_replay(&json!({ "filter": filter })).await;
+        let id = waypost.create_replay(&json!({ "filter": filter })).await;
         let bar = bar(waypost.replay(&id).await["total"].as_u64().expect("a total"), "replayed");
-        let replay = until("the replay's end", PATIENCE, async || {
+        let replay = wait_until("the replay's end", WAIT_TIMEOUT, async || {
             let replay = waypost.replay(&id).await;
             bar.set_position(replay["sent"].as_u64().unwrap_or_default());
             (replay["state"] != "running").then_some(replay)
@@ -386,14 +386,14 @@ impl Bench {
 }
 
 /// How long a start took.
-struct Restarted {
+struct RestartTimes {
     /// Until the list answered.
     list: Duration,
     /// Until the log of dead letters was followed again.
     whole: Duration,
 }
 
-async fn follow(waypost: &Waypost, lists: Vec<List>) -> Vec<Followed> {
+async fn follow(waypost: &Waypost, lists: Vec<List>) -> Vec<PageTimings> {
     let bar = bar(lists.len() as u64, "lists read");
     let mut followed = Vec::with_capacity(lists.len());
     for list in lists {
@@ -426,7 +426,7 @@ async fn forecast(waypost: &Waypost, order: &Value) {
 /// Customers' endpoints that answer 200 and only count, on a thread of their own.
 struct Receiver {
     url: String,
-    _server: Background,
+    _server: BackgroundServer,
 }
 
 impl Receiver {
@@ -446,7 +446,7 @@ fn receiver() -> (Receiver, Arc<AtomicU64>) {
         std::future::ready(())
     };
     let router = Router::new().route("/{webhook}", post(count));
-    let server = Background::run("receiver", move || async move {
+    let server = BackgroundServer::start("receiver", move || async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("the receiver's socket");
         axum::serve(listener, router).await.expect("the receiver serves");
     });
@@ -471,13 +471,13 @@ async fn bare_requests(url: &str) -> (u64, Duration) {
 }
 
 /// Whether all pages came in time.
-fn verdict(lists: &[Followed]) -> ExitCode {
-    let slow: Vec<String> = lists.iter().filter_map(Followed::too_slow).collect();
+fn verdict(lists: &[PageTimings]) -> ExitCode {
+    let slow: Vec<String> = lists.iter().filter_map(PageTimings::too_slow).collect();
     if slow.is_empty() {
-        println!("No page took more than {}.", milliseconds(MOST));
+        println!("No page took more than {}.", milliseconds(MAX_PAGE_TIME));
         return ExitCode::SUCCESS;
     }
-    println!("A page took more than {} in these lists: {}.", milliseconds(MOST), slow.join("; "));
+    println!("A page took more than {} in these lists: {}.", milliseconds(MAX_PAGE_TIME), slow.join("; "));
     ExitCode::FAILURE
 }
 

@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use support::chaos::fault::Fault;
-use support::chaos::{self, Drill, Findings, Manner, Progress, Settled};
+use support::chaos::{self, ChaosResult, ChaosRun, DrainResult, Progress, ScheduleMode};
 
 /// Injects faults for a while, and takes the account.
 #[derive(Debug, Parser)]
@@ -60,17 +60,17 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     // The standard library's only source of chance; short, to be typed again.
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(0) % 100_000);
-    let drill = Drill {
+    let drill = ChaosRun {
         seed,
-        length: Duration::from_secs_f64(options.minutes * 60.0),
-        manner: if options.apart { Manner::Apart } else { Manner::Together },
+        duration: Duration::from_secs_f64(options.minutes * 60.0),
+        mode: if options.apart { ScheduleMode::Sequential } else { ScheduleMode::Concurrent },
         nodes: 3,
         workers: options.workers,
         publishers: 2,
         receivers: 6,
-        per_second: options.rate,
+        events_per_second: options.rate,
         tls: options.tls,
-        left_out: if options.all_nodes { Vec::new() } else { vec![Fault::ClusterKilled] },
+        excluded: if options.all_nodes { Vec::new() } else { vec![Fault::ClusterKilled] },
     };
     let (rate, tls) = (format!(" --rate {}", options.rate), if options.tls { " --tls" } else { "" });
     let apart = if options.apart { " --apart" } else { "" };
@@ -91,7 +91,7 @@ async fn main() -> ExitCode {
     };
     report::print(&drill, &version, &findings);
     println!("To repeat it: {again}");
-    if findings.is_good() {
+    if findings.passed() {
         return ExitCode::SUCCESS;
     }
     println!("What the workers and the nodes printed is in {}", keep_logs(seed, &findings));
@@ -103,23 +103,26 @@ fn minor(version: &str) -> &str {
     version.rsplit_once('.').map_or(version, |(minor, _)| minor)
 }
 
-async fn run(drill: &Drill) -> Findings {
-    let bar = ProgressBar::new(drill.length.as_secs());
+async fn run(drill: &ChaosRun) -> ChaosResult {
+    let bar = ProgressBar::new(drill.duration.as_secs());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} s  {msg}");
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_message("starting a cluster");
     if bar.is_hidden() {
-        eprintln!("starting a cluster, and injecting faults for {} s", drill.length.as_secs());
+        eprintln!("starting a cluster, and injecting faults for {} s", drill.duration.as_secs());
     }
     let findings = chaos::run(drill, |progress: Progress| {
-        bar.set_position(progress.now.min(drill.length).as_secs());
-        let Progress { now, published, accepted, faults, under_way } = progress;
-        let doing = if now < drill.length { String::new() } else { format!("{}: ", under_way.join(", ")) };
+        bar.set_position(progress.elapsed.min(drill.duration).as_secs());
+        let Progress { elapsed, published, accepted, faults, in_progress } = progress;
+        let doing = if elapsed < drill.duration { String::new() } else { format!("{}: ", in_progress.join(", ")) };
         bar.set_message(format!("{doing}{published} events, {accepted} deliveries, {faults} faults"));
         // Once in a while for a log, too.
-        if bar.is_hidden() && now.as_secs().is_multiple_of(30) {
-            let under_way = under_way.join(", ");
-            eprintln!("{} s: {published} events, {accepted} deliveries, {faults} faults; {under_way}", now.as_secs());
+        if bar.is_hidden() && elapsed.as_secs().is_multiple_of(30) {
+            let in_progress = in_progress.join(", ");
+            eprintln!(
+                "{} s: {published} events, {accepted} deliveries, {faults} faults; {in_progress}",
+                elapsed.as_secs()
+            );
         }
     });
     let findings = findings.await;
@@ -128,7 +131,7 @@ async fn run(drill: &Drill) -> Findings {
 }
 
 /// Writes what the workers and the nodes printed to a folder, for whoever looks for the reason; gives back which.
-fn keep_logs(seed: u64, findings: &Findings) -> String {
+fn keep_logs(seed: u64, findings: &ChaosResult) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}"));
     std::fs::create_dir_all(&folder).expect("a folder");
     for (number, lines) in findings.logs.iter().enumerate() {
@@ -137,16 +140,16 @@ fn keep_logs(seed: u64, findings: &Findings) -> String {
     for (number, log) in findings.node_logs.iter().enumerate() {
         std::fs::write(folder.join(format!("node-{number}.log")), log).expect("a log is written");
     }
-    let happened = findings.pages.happened.iter().map(|happened| format!("{happened:?}\n")).collect::<String>();
+    let happened = findings.entries.faults.iter().map(|happened| format!("{happened:?}\n")).collect::<String>();
     std::fs::write(folder.join("faults.log"), happened).expect("a log is written");
-    let orders = findings.pages.orders.iter().map(|order| format!("{order:?}\n")).collect::<String>();
+    let orders = findings.entries.commands.iter().map(|order| format!("{order:?}\n")).collect::<String>();
     std::fs::write(folder.join("orders.log"), orders).expect("a log is written");
-    if let Settled::Not { left, diagnosis, .. } = &findings.settled {
+    if let DrainResult::TimedOut { left, diagnosis, .. } = &findings.drained {
         std::fs::write(folder.join("left.log"), format!("{left}\n\n{diagnosis}")).expect("a log is written");
     }
-    let lost = format!("{:?}\n{:?}\n", findings.account.lost, findings.testimony.lost);
+    let lost = format!("{:?}\n{:?}\n", findings.account.lost, findings.control_stream.lost);
     std::fs::write(folder.join("lost.log"), lost).expect("a log is written");
-    let contradictions = [findings.account.contradictions.join("\n"), findings.orders.contradictions.join("\n")];
+    let contradictions = [findings.account.contradictions.join("\n"), findings.commands.contradictions.join("\n")];
     std::fs::write(folder.join("contradictions.log"), contradictions.join("\n")).expect("a log is written");
     folder.display().to_string()
 }

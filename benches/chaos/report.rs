@@ -5,36 +5,36 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::support::chaos::account::Account;
+use super::support::chaos::command_account::CommandAccount;
 use super::support::chaos::fault::Fault;
-use super::support::chaos::orders::OrderAccount;
-use super::support::chaos::stalls;
-use super::support::chaos::{Drill, Findings, Manner, Settled, Testimony};
+use super::support::chaos::stall_metrics;
+use super::support::chaos::{ChaosResult, ChaosRun, ControlStreamResult, DrainResult, ScheduleMode};
 use super::support::network::Delay;
 
 /// So many of what should not be are shown.
 const SHOWN: usize = 20;
 
 /// Prints everything.
-pub(crate) fn print(drill: &Drill, version: &str, findings: &Findings) {
-    let Drill { seed, length, manner, nodes, workers, publishers, receivers, per_second, tls, .. } = drill;
+pub(crate) fn print(drill: &ChaosRun, version: &str, findings: &ChaosResult) {
+    let ChaosRun { seed, duration, mode, nodes, workers, publishers, receivers, events_per_second, tls, .. } = drill;
     println!(
         "RabbitMQ {version}, seed {seed}, {:.1} minutes: {nodes} nodes, {workers} workers{}, {publishers} publishers, \
-         {receivers} receivers, {per_second} events/s; faults {}.\n",
-        length.as_secs_f64() / 60.0,
+         {receivers} receivers, {events_per_second} events/s; faults {}.\n",
+        duration.as_secs_f64() / 60.0,
         if *tls { " (TLS)" } else { "" },
-        match manner {
-            Manner::Together => "of several kinds at once",
-            Manner::Apart => "one at a time",
+        match mode {
+            ScheduleMode::Concurrent => "of several kinds at once",
+            ScheduleMode::Sequential => "one at a time",
         }
     );
     println!("{}\n", account(&findings.account));
-    println!("{}\n", orders(&findings.orders));
+    println!("{}\n", orders(&findings.commands));
     println!("{}\n", faults(findings));
-    let gap = stalls::longest_gap(&findings.pages, *length);
+    let gap = stall_metrics::longest_gap(&findings.entries, *duration);
     println!("The longest that nothing at all was delivered: {}.", seconds(gap));
-    match &findings.settled {
-        Settled::All { after } => println!("All was settled {} after the last fault.", seconds(*after)),
-        Settled::Not { left, left_by_new_leaders, .. } => println!(
+    match &findings.drained {
+        DrainResult::Drained { after } => println!("All was settled {} after the last fault.", seconds(*after)),
+        DrainResult::TimedOut { left, left_by_new_leaders, .. } => println!(
             "NOT SETTLED: {left}. {}",
             match left_by_new_leaders.as_str() {
                 "" => "It was settled once the queues had other leaders: RabbitMQ held it for channels that had ended."
@@ -43,14 +43,14 @@ pub(crate) fn print(drill: &Drill, version: &str, findings: &Findings) {
             }
         ),
     }
-    let Testimony { confirmed, lost } = &findings.testimony;
+    let ControlStreamResult { confirmed, lost } = &findings.control_stream;
     println!(
         "The witness, a stream that Waypost has nothing to do with: {confirmed} records confirmed, of which RabbitMQ lost {}.",
         lost.len()
     );
-    let left_out: Vec<&str> = findings.left_out.iter().map(|fault| fault.name()).collect();
-    if !left_out.is_empty() {
-        println!("Left out (not asked for, or without root or libfaketime): {}.", left_out.join(", "));
+    let excluded: Vec<&str> = findings.excluded.iter().map(|fault| fault.name()).collect();
+    if !excluded.is_empty() {
+        println!("Left out (not asked for, or without root or libfaketime): {}.", excluded.join(", "));
     }
     match findings.delay {
         Some(Delay::Netem) => println!("Late packets: 100 ms by netem."),
@@ -59,19 +59,19 @@ pub(crate) fn print(drill: &Drill, version: &str, findings: &Findings) {
         }
         None => {}
     }
-    show("Remark", findings.pages.remarks.iter().cloned());
-    show("LOST", findings.account.lost.iter().map(|errand| format!("{errand:?}")));
+    show("Remark", findings.entries.notes.iter().cloned());
+    show("LOST", findings.account.lost.iter().map(|delivery| format!("{delivery:?}")));
     show("CONTRADICTION", findings.account.contradictions.iter().cloned());
-    show("CONTRADICTION", findings.orders.contradictions.iter().cloned());
-    show("INCIDENT", findings.pages.incidents.iter().cloned());
+    show("CONTRADICTION", findings.commands.contradictions.iter().cloned());
+    show("INCIDENT", findings.entries.incidents.iter().cloned());
 }
 
 fn account(account: &Account) -> Table {
     let mut rows = vec![
         ["events published (confirmed)".to_owned(), account.published.to_string()],
-        ["events unsure (no confirm came)".to_owned(), account.unsure.to_string()],
-        ["… of which came all the same".to_owned(), account.unsure_but_came.to_string()],
-        ["deliveries owed for the confirmed".to_owned(), account.errands.to_string()],
+        ["events unsure (no confirm came)".to_owned(), account.unconfirmed.to_string()],
+        ["… of which came all the same".to_owned(), account.unconfirmed_but_seen.to_string()],
+        ["deliveries owed for the confirmed".to_owned(), account.expected.to_string()],
         ["… delivered".to_owned(), account.delivered.to_string()],
     ];
     rows.extend(account.dead.iter().map(|(reason, count)| [format!("… dead: {reason}"), count.to_string()]));
@@ -80,13 +80,13 @@ fn account(account: &Account) -> Table {
         ["requests to receivers".to_owned(), account.requests.to_string()],
         ["duplicates (accepted more than once)".to_owned(), account.duplicates.to_string()],
         ["delivered, and a dead letter as well".to_owned(), account.delivered_and_dead.to_string()],
-        ["dead letters written twice".to_owned(), account.letters_doubled.to_string()],
+        ["dead letters written twice".to_owned(), account.duplicate_letters.to_string()],
         ["contradictions".to_owned(), account.contradictions.len().to_string()],
     ]);
     table(&["account", ""], rows)
 }
 
-fn orders(orders: &OrderAccount) -> Table {
+fn orders(orders: &CommandAccount) -> Table {
     let pair = |what: &str, (known, unknown): (usize, usize)| [what.to_owned(), format!("{known} + {unknown}")];
     let mut rows = vec![
         pair("changes of campaigns (confirmed + unsure)", orders.changes),
@@ -98,10 +98,10 @@ fn orders(orders: &OrderAccount) -> Table {
     table(&["orders given meanwhile", ""], rows)
 }
 
-fn faults(findings: &Findings) -> Table {
-    let effects = stalls::effects(&findings.pages);
-    let row = |(fault, effect): (&Fault, &stalls::Effect)| {
-        [fault.name().to_owned(), effect.times.to_string(), seconds(effect.longest_stall)]
+fn faults(findings: &ChaosResult) -> Table {
+    let effects = stall_metrics::fault_effects(&findings.entries);
+    let row = |(fault, effect): (&Fault, &stall_metrics::FaultEffect)| {
+        [fault.name().to_owned(), effect.count.to_string(), seconds(effect.longest_stall)]
     };
     table(&["fault", "times", "longest stall of deliveries"], effects.iter().map(row))
 }

@@ -16,20 +16,20 @@ use waypost_core::{Attempt, Delivery, TraceContext, timestamp};
 /// Campaigns with many letters each, of five webhooks each.
 const CAMPAIGNS: u64 = 50;
 
-/// The campaign that has only [`RARE`] letters, all of them among the oldest.
+/// The campaign that has only [`RARE_POSITIONS`] letters, all of them among the oldest.
 pub(crate) const RARE_CAMPAIGN: &str = "99001";
 
 /// Letters of the rare campaign, by their place among all: parts of a thousand.
-const RARE: [u64; 5] = [3, 11, 12, 40, 71];
+const RARE_POSITIONS: [u64; 5] = [3, 11, 12, 40, 71];
 
 /// Letters with the status 418, by their place among all: parts of a thousand.
-const TEAPOTS: [u64; 3] = [50, 310, 620];
+const TEAPOT_POSITIONS: [u64; 3] = [50, 310, 620];
 
 /// Less than the retention, so that none is forgotten meanwhile.
 const DAYS: i64 = 20;
 
 /// All of them, made one at a time.
-pub(crate) struct Letters {
+pub(crate) struct LetterGenerator {
     count: u64,
     first: DateTime<Utc>,
     places: Vec<Origin>,
@@ -45,7 +45,7 @@ struct Origin {
     target: Target,
 }
 
-impl Letters {
+impl LetterGenerator {
     /// So many letters, the last of which is dead now.
     pub(crate) fn new(count: u64) -> Self {
         let places = (0..CAMPAIGNS).flat_map(|number| origins(&campaign_id(number))).collect();
@@ -71,7 +71,7 @@ impl Letters {
 
     /// How many letters have the status 418, and how many are of the rare campaign.
     pub(crate) fn rarities(&self) -> (u64, u64) {
-        (self.number_at(&TEAPOTS), self.number_at(&RARE))
+        (self.number_at(&TEAPOT_POSITIONS), self.number_at(&RARE_POSITIONS))
     }
 
     /// Phone number, event and delivery of a letter that has this part of a thousand before it, as a query has them.
@@ -99,26 +99,26 @@ impl Letters {
 
     /// Letter `number`, counted from the oldest.
     pub(crate) fn letter(&self, number: u64) -> DeadLetter {
-        let chance = Chance(number);
+        let chance = LetterRng(number);
         let dead_at = self.dead_at(number);
         let is_at = |places: &[u64]| places.iter().any(|place| self.part(*place) == number);
-        if is_at(&RARE) {
-            return of_delivery(&self.rare, number, DeadLetterReason::Exhausted, Ending::Status(503), 12, dead_at);
+        if is_at(&RARE_POSITIONS) {
+            return delivery_letter(&self.rare, number, DeadLetterReason::Exhausted, Ending::Status(503), 12, dead_at);
         }
         let place = &self.places[chance.skewed(self.places.len())];
-        if is_at(&TEAPOTS) {
-            return of_delivery(place, number, DeadLetterReason::Exhausted, Ending::Status(418), 3, dead_at);
+        if is_at(&TEAPOT_POSITIONS) {
+            return delivery_letter(place, number, DeadLetterReason::Exhausted, Ending::Status(418), 3, dead_at);
         }
         // Webhooks have retry policies of their own.
         let attempts = [12, 12, 6, 3][chance.of(1, 4) as usize];
         let ending = chance.ending();
         match chance.of(2, 2000) {
             0 => malformed(number, dead_at),
-            1..=2 => of_delivery(place, number, DeadLetterReason::Gone, Ending::Status(410), 1, dead_at),
-            3..=40 => of_delivery(place, number, DeadLetterReason::ForbiddenAddress, Ending::Forbidden, 1, dead_at),
-            41..=100 => of_delivery(place, number, DeadLetterReason::WebhookDisabled, ending, 2, dead_at),
-            101..=120 => of_delivery(place, number, DeadLetterReason::WebhookDeleted, ending, 2, dead_at),
-            _ => of_delivery(place, number, DeadLetterReason::Exhausted, ending, attempts, dead_at),
+            1..=2 => delivery_letter(place, number, DeadLetterReason::Gone, Ending::Status(410), 1, dead_at),
+            3..=40 => delivery_letter(place, number, DeadLetterReason::ForbiddenAddress, Ending::Forbidden, 1, dead_at),
+            41..=100 => delivery_letter(place, number, DeadLetterReason::WebhookDisabled, ending, 2, dead_at),
+            101..=120 => delivery_letter(place, number, DeadLetterReason::WebhookDeleted, ending, 2, dead_at),
+            _ => delivery_letter(place, number, DeadLetterReason::Exhausted, ending, attempts, dead_at),
         }
     }
 }
@@ -181,7 +181,7 @@ enum Ending {
     Forbidden,
 }
 
-fn of_delivery(
+fn delivery_letter(
     origin: &Origin,
     number: u64,
     reason: DeadLetterReason,
@@ -189,7 +189,7 @@ fn of_delivery(
     attempts: u32,
     dead_at: DateTime<Utc>,
 ) -> DeadLetter {
-    let chance = Chance(number);
+    let chance = LetterRng(number);
     let waits = |attempt: u32| TimeDelta::seconds(10 * ((1 << (attempts - 1)) - (1 << attempt)));
     let event = StepEvent {
         campaign_id: origin.campaign.clone(),
@@ -236,9 +236,9 @@ fn malformed(number: u64, dead_at: DateTime<Utc>) -> DeadLetter {
 }
 
 /// Numbers that look drawn, of the letter with this number.
-struct Chance(u64);
+struct LetterRng(u64);
 
-impl Chance {
+impl LetterRng {
     /// Draw `nth`: the mixing of SplitMix64.
     fn draw(&self, nth: u64) -> u64 {
         let mut mixed =

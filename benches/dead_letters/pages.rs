@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::letters::{Letters, RARE_CAMPAIGN, campaign_id, endpoint, webhook_id};
+use crate::letters::{LetterGenerator, RARE_CAMPAIGN, campaign_id, endpoint, webhook_id};
 use crate::report::{Times, milliseconds};
 use crate::support::Waypost;
 
@@ -16,7 +16,7 @@ const LIMIT: usize = 100;
 const PAGES: usize = 200;
 
 /// What a page may take.
-pub(crate) const MOST: Duration = Duration::from_millis(50);
+pub(crate) const MAX_PAGE_TIME: Duration = Duration::from_millis(50);
 
 /// A list with a filter, to be followed.
 pub(crate) struct List {
@@ -29,7 +29,7 @@ pub(crate) struct List {
 }
 
 /// A list that was followed.
-pub(crate) struct Followed {
+pub(crate) struct PageTimings {
     pub(crate) what: String,
     pub(crate) letters: u64,
     pub(crate) times: Times,
@@ -50,8 +50,8 @@ impl List {
     }
 
     /// Reads its pages. Where they come to an end, they must have had as many letters as the summary counts.
-    pub(crate) async fn follow(&self, waypost: &Waypost) -> Followed {
-        let mut followed = Followed { what: self.what.clone(), letters: 0, times: Times::default(), first: None };
+    pub(crate) async fn follow(&self, waypost: &Waypost) -> PageTimings {
+        let mut followed = PageTimings { what: self.what.clone(), letters: 0, times: Times::default(), first: None };
         let mut cursor = String::new();
         for number in 1..=self.skip + PAGES {
             let path = format!("/v1/dead-letters?limit={LIMIT}{}{cursor}", self.query);
@@ -70,7 +70,7 @@ impl List {
             match page.next {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => {
-                    let counted = waypost.total(self.query.trim_start_matches('&')).await;
+                    let counted = waypost.count_letters(self.query.trim_start_matches('&')).await;
                     let missed = self.skip as u64 * LIMIT as u64;
                     assert_eq!(followed.letters, counted.saturating_sub(missed), "letters of the list {}", self.what);
                     break;
@@ -81,16 +81,16 @@ impl List {
     }
 }
 
-impl Followed {
+impl PageTimings {
     /// Whether one of its pages took too long, in words.
     pub(crate) fn too_slow(&self) -> Option<String> {
         let worst = self.times.worst();
-        (worst > MOST).then(|| format!("{} ({})", self.what, milliseconds(worst)))
+        (worst > MAX_PAGE_TIME).then(|| format!("{} ({})", self.what, milliseconds(worst)))
     }
 }
 
 /// The lists, before anything was done with the letters.
-pub(crate) fn lists(letters: &Letters) -> Vec<List> {
+pub(crate) fn lists(letters: &LetterGenerator) -> Vec<List> {
     let (large, small) = (campaign_id(0), campaign_id(49));
     let (of_large, of_small) = (webhook_id(&large, 0), webhook_id(&small, 4));
     let (phone, event, delivery) = letters.identities(40);

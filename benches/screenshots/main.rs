@@ -6,13 +6,13 @@
 //! make screenshots ARGS="overview"     # some of them
 //! ```
 
-mod scene;
+mod setup;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::path::Path;
 
-use scene::Scene;
+use setup::ScreenshotSetup;
 use support::Browser;
 use support::browser::{Motion, Scheme};
 
@@ -25,8 +25,8 @@ const VIEWS: [(u32, Scheme); 3] = [(1440, Scheme::Light), (1440, Scheme::Dark), 
 async fn main() {
     // Cargo says `--bench`, too.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let scene = Scene::set().await;
-    let browser = Browser::at(&scene.waypost.url("")).await;
+    let scene = ScreenshotSetup::start().await;
+    let browser = Browser::start(&scene.waypost.url("")).await;
     for page in scene.pages() {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == page.name) {
             continue;
@@ -34,7 +34,7 @@ async fn main() {
         browser.open(&page.path).await;
         for (width, scheme) in VIEWS {
             browser.resize(width).await;
-            browser.prefer(scheme, Motion::Reduced).await;
+            browser.emulate_media(scheme, Motion::Reduced).await;
             let colours = if scheme == Scheme::Dark { "dark" } else { "light" };
             let file = Path::new(FOLDER).join(format!("{}-{width}-{colours}.png", page.name));
             browser.screenshot(&file).await;

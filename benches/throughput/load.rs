@@ -9,10 +9,10 @@ use waypost_core::egress::HttpUrls;
 use waypost_core::outcome::Cause;
 use waypost_core::{Attempt, Delivery, event, resolve, timestamp};
 
-use super::receiver::{Behaviour, RETRY};
+use super::receiver::{EndpointBehavior, RETRY};
 
 /// Of so many events one goes to an endpoint that hangs, where there are such.
-const ONE_IN: u64 = 10;
+const HANGING_EVERY: u64 = 10;
 
 /// How many endpoints there are, and how many of them hang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +39,9 @@ impl Scenario {
     }
 
     /// The endpoints: those that are healthy first.
-    pub(crate) fn behaviours(self) -> Vec<Behaviour> {
-        let healthy = std::iter::repeat_n(Behaviour::Healthy, self.healthy);
-        healthy.chain(std::iter::repeat_n(Behaviour::Hanging, self.hanging)).collect()
+    pub(crate) fn behaviours(self) -> Vec<EndpointBehavior> {
+        let healthy = std::iter::repeat_n(EndpointBehavior::Healthy, self.healthy);
+        healthy.chain(std::iter::repeat_n(EndpointBehavior::Hanging, self.hanging)).collect()
     }
 
     /// The endpoint that gets an event.
@@ -49,15 +49,15 @@ impl Scenario {
         let (healthy, hanging) = (self.healthy as u64, self.hanging as u64);
         let endpoint = match hanging {
             0 => event % healthy,
-            _ if event % ONE_IN == ONE_IN - 1 => healthy + event / ONE_IN % hanging,
-            _ => (event - event / ONE_IN) % healthy,
+            _ if event % HANGING_EVERY == HANGING_EVERY - 1 => healthy + event / HANGING_EVERY % hanging,
+            _ => (event - event / HANGING_EVERY) % healthy,
         };
         usize::try_from(endpoint).expect("endpoints fit into memory")
     }
 
     /// How many of the first events go to healthy endpoints.
     pub(crate) fn healthy_among(self, events: u64) -> u64 {
-        if self.hanging == 0 { events } else { events - events / ONE_IN }
+        if self.hanging == 0 { events } else { events - events / HANGING_EVERY }
     }
 }
 

@@ -9,14 +9,14 @@
 //! ```
 
 mod bare;
-mod figures;
 mod load;
 mod measure;
 mod process;
 mod publisher;
 mod receiver;
 mod report;
-mod stage;
+mod results;
+mod setup;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod workers;
@@ -28,12 +28,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
-use figures::{Figures, Retries, Row};
 use load::Scenario;
-use measure::{Paced, Worked, pace, work};
+use measure::{PacedResult, WorkResult, measure_backlog, measure_steady_load};
 use publisher::Pace;
-use report::Circumstances;
-use stage::Stage;
+use report::RunInfo;
+use results::{ResultRow, Results, Retries};
+use setup::BenchSetup;
 use support::Broker;
 use workers::Worker;
 
@@ -167,14 +167,14 @@ async fn main() -> ExitCode {
 async fn run(options: &Options) {
     let load_before = process::load();
     let broker = Broker::private().await;
-    let mut figures = Figures::default();
+    let mut figures = Results::default();
     for group in GROUPS {
         let chosen = |named: &Named| options.scenario.is_empty() || options.scenario.contains(named);
         measure(&broker, group.into_iter().filter(chosen), options, &mut figures).await;
     }
     let rabbitmq = broker.ctl(&["version"]).await.trim().to_owned();
     let load_after = process::load();
-    let circumstances = Circumstances { machine: process::machine(), rabbitmq, load_before, load_after, options };
+    let circumstances = RunInfo { machine: process::machine(), rabbitmq, load_before, load_after, options };
     if options.json {
         println!("{:#}", report::json(&figures, &circumstances));
     } else {
@@ -183,12 +183,12 @@ async fn run(options: &Options) {
 }
 
 /// Measures scenarios whose figures are compared: each round has all of them, so that they see the same machine.
-async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, options: &Options, figures: &mut Figures) {
+async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, options: &Options, figures: &mut Results) {
     let mut stages = Vec::new();
     for scenario in scenarios.map(Named::scenario) {
         eprintln!("{}: setting up", scenario.name());
-        let stage = Stage::set_up(broker, scenario).await;
-        let rows: Vec<Row> = options.workers(scenario).map(|worker| Row::new(scenario, worker)).collect();
+        let stage = BenchSetup::start(broker, scenario).await;
+        let rows: Vec<ResultRow> = options.workers(scenario).map(|worker| ResultRow::new(scenario, worker)).collect();
         stages.push((stage, rows));
     }
     for round in 1..=options.rounds {
@@ -205,12 +205,12 @@ async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, option
     }
     for (stage, rows) in stages {
         figures.rows.extend(rows);
-        stage.clear_away(broker).await;
+        stage.delete_objects(broker).await;
     }
 }
 
 /// Measures how late events are at a steady load; with a thousand endpoints also beside retries.
-async fn at_half_load(stages: &mut [(Stage, Vec<Row>)], rate: Pace, options: &Options) -> Option<Retries> {
+async fn at_half_load(stages: &mut [(BenchSetup, Vec<ResultRow>)], rate: Pace, options: &Options) -> Option<Retries> {
     let mut retries = Retries { published: options.retries, rounds: Vec::new() };
     for round in 1..=options.rounds {
         for (stage, rows) in &mut *stages {
@@ -232,22 +232,22 @@ async fn at_half_load(stages: &mut [(Stage, Vec<Row>)], rate: Pace, options: &Op
 }
 
 /// One worker, one backlog.
-async fn backlog(stage: &Stage, worker: Worker, round: usize, options: &Options) -> Worked {
+async fn backlog(stage: &BenchSetup, worker: Worker, round: usize, options: &Options) -> WorkResult {
     let doing = format!("{}, round {round}: {}", stage.scenario.name(), worker.name());
     let bar = bar(options.events, &format!("{doing}: publishing"));
     stage.publish(options.events, || bar.inc(1)).await;
     bar.finish_and_clear();
     let bar = self::bar(stage.scenario.healthy_among(options.events), &format!("{doing}: delivering"));
     let limit = Duration::from_secs(options.limit);
-    let worked = work(stage, worker, options.events, limit, |done| bar.set_position(done)).await;
+    let worked = measure_backlog(stage, worker, options.events, limit, |done| bar.set_position(done)).await;
     bar.finish_and_clear();
     worked
 }
 
 /// One worker at a steady load.
-async fn steady_load(stage: &Stage, worker: Worker, rate: Pace, doing: &str, options: &Options) -> Paced {
+async fn steady_load(stage: &BenchSetup, worker: Worker, rate: Pace, doing: &str, options: &Options) -> PacedResult {
     let bar = bar(rate.events(), doing);
-    let paced = pace(stage, worker, rate, options.patience(), || bar.inc(1)).await;
+    let paced = measure_steady_load(stage, worker, rate, options.patience(), || bar.inc(1)).await;
     bar.finish_and_clear();
     paced
 }

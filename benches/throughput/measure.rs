@@ -4,18 +4,18 @@ use std::time::{Duration, Instant};
 
 use super::process;
 use super::publisher::Pace;
-use super::stage::Stage;
+use super::setup::BenchSetup;
 use super::workers::Worker;
 
 /// A worker that has delivered nothing by then does not work.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often the receiver is asked how far things are.
-const LOOK: Duration = Duration::from_millis(5);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A backlog worked off.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Worked {
+pub(crate) struct WorkResult {
     /// Deliveries to healthy endpoints.
     pub(crate) per_second: f64,
     /// The worker's processor time for 10,000 deliveries.
@@ -27,10 +27,16 @@ pub(crate) struct Worked {
 }
 
 /// Has a worker work off a backlog of so many events, for at most `limit`. `done` hears how many have been delivered.
-pub(crate) async fn work(stage: &Stage, worker: Worker, events: u64, limit: Duration, done: impl Fn(u64)) -> Worked {
+pub(crate) async fn measure_backlog(
+    stage: &BenchSetup,
+    worker: Worker,
+    events: u64,
+    limit: Duration,
+    done: impl Fn(u64),
+) -> WorkResult {
     stage.receiver.expect(events);
     let wanted = stage.scenario.healthy_among(events);
-    let running = stage.start(worker).await;
+    let running = stage.start_worker(worker).await;
     let sample = || (stage.receiver.tally().received, process::cpu(running.pid));
     let began = Instant::now();
     let before = loop {
@@ -38,8 +44,8 @@ pub(crate) async fn work(stage: &Stage, worker: Worker, events: u64, limit: Dura
         if sample.0 > 0 {
             break sample;
         }
-        assert!(began.elapsed() < PATIENCE, "{} delivered nothing", worker.name());
-        tokio::time::sleep(LOOK).await;
+        assert!(began.elapsed() < WAIT_TIMEOUT, "{} delivered nothing", worker.name());
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
     };
     let end = Instant::now() + limit;
     let after = loop {
@@ -48,7 +54,7 @@ pub(crate) async fn work(stage: &Stage, worker: Worker, events: u64, limit: Dura
         if sample.0 >= wanted || Instant::now() > end {
             break sample;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
     };
     let peak_memory = process::peak_memory(running.pid);
     let (took, duplicates) = {
@@ -58,7 +64,7 @@ pub(crate) async fn work(stage: &Stage, worker: Worker, events: u64, limit: Dura
         (last - tally.first, tally.duplicates)
     };
     stage.stop(running).await;
-    Worked {
+    WorkResult {
         per_second: after.0.saturating_sub(1) as f64 / took.as_secs_f64(),
         cpu_seconds: (after.1 - before.1).as_secs_f64() / (after.0 - before.0).max(1) as f64 * 10_000.0,
         peak_memory,
@@ -86,7 +92,7 @@ impl Delays {
 
 /// A steady load that a worker had.
 #[derive(Debug, Clone)]
-pub(crate) struct Paced {
+pub(crate) struct PacedResult {
     pub(crate) delays: Delays,
     /// Retries delivered meanwhile.
     pub(crate) retries_delivered: u64,
@@ -96,16 +102,22 @@ pub(crate) struct Paced {
 
 /// Measures how late a worker delivers events that are published at a pace. What has not come `patience` after the last
 /// one was published is given up. `done` hears of each event that was published.
-pub(crate) async fn pace(stage: &Stage, worker: Worker, pace: Pace, patience: Duration, done: impl Fn()) -> Paced {
+pub(crate) async fn measure_steady_load(
+    stage: &BenchSetup,
+    worker: Worker,
+    pace: Pace,
+    patience: Duration,
+    done: impl Fn(),
+) -> PacedResult {
     stage.receiver.expect(pace.events());
     let wanted = stage.scenario.healthy_among(pace.events());
-    let running = stage.start(worker).await;
-    stage.until_consumed().await;
+    let running = stage.start_worker(worker).await;
+    stage.wait_for_consumer().await;
     let channel = stage.amqp.channel().await;
     pace.publish(channel, &stage.names.events(), &stage.load, stage.receiver.epoch(), done).await;
     let end = Instant::now() + patience;
     while stage.receiver.tally().received < wanted && Instant::now() < end {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
     }
     let retries_left = stage.amqp.depth(&stage.names.retries()).await.unwrap_or_default();
     let (mut received, retries_delivered) = {
@@ -114,5 +126,5 @@ pub(crate) async fn pace(stage: &Stage, worker: Worker, pace: Pace, patience: Du
     };
     stage.stop(running).await;
     received.sort_unstable();
-    Paced { delays: Delays { received, wanted }, retries_delivered, retries_left }
+    PacedResult { delays: Delays { received, wanted }, retries_delivered, retries_left }
 }

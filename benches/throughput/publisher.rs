@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::load::Load;
 
 /// The turns of the publisher. What is due in one is published at once.
-const TURN: Duration = Duration::from_millis(1);
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A pace: first a while to warm up, then the events that are measured.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ impl Pace {
         let total = (self.per_second * (self.warm_up + self.measured).as_secs_f64()) as u64;
         let first_measured = total - self.events().min(total);
         let mut next = 0;
-        while let Some(Turn { due, until }) = turns.recv().await {
+        while let Some(PublishTurn { due, until }) = turns.recv().await {
             let stamp = due.saturating_duration_since(epoch).as_micros() as u64;
             while next < until.min(total) {
                 // To warm up, numbers that nobody waits for.
@@ -60,16 +60,16 @@ impl Pace {
     }
 
     /// Keeps time on a thread of its own, whose sleep is exact to a tenth of a millisecond; a runtime's is to one or two.
-    fn turns(self) -> mpsc::UnboundedReceiver<Turn> {
+    fn turns(self) -> mpsc::UnboundedReceiver<PublishTurn> {
         let (turns, taken) = mpsc::unbounded_channel();
         let begin = Instant::now();
-        let last = (self.warm_up + self.measured).div_duration_f64(TURN).ceil() as u32;
+        let last = (self.warm_up + self.measured).div_duration_f64(PUBLISH_INTERVAL).ceil() as u32;
         std::thread::spawn(move || {
             for turn in 1..=last {
-                let due = begin + TURN * turn;
+                let due = begin + PUBLISH_INTERVAL * turn;
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let until = (self.per_second * (TURN * turn).as_secs_f64()).ceil() as u64;
-                if turns.send(Turn { due, until }).is_err() {
+                let until = (self.per_second * (PUBLISH_INTERVAL * turn).as_secs_f64()).ceil() as u64;
+                if turns.send(PublishTurn { due, until }).is_err() {
                     return;
                 }
             }
@@ -79,7 +79,7 @@ impl Pace {
 }
 
 /// A turn of the publisher.
-struct Turn {
+struct PublishTurn {
     due: Instant,
     /// So many events are to be published by then, counted from the beginning.
     until: u64,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::support::background::Background;
+use super::support::background_server::BackgroundServer;
 use super::support::unique::free_port;
 
 /// Hosts of a network of 256 that are used, so that none ends in 0 or 255.
@@ -23,7 +23,7 @@ pub(crate) const RETRY: u64 = u64::MAX;
 
 /// How an endpoint behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Behaviour {
+pub(crate) enum EndpointBehavior {
     /// Answers 200 at once.
     Healthy,
     /// Takes the request and never answers.
@@ -34,13 +34,13 @@ pub(crate) enum Behaviour {
 pub(crate) struct Receiver {
     urls: Vec<String>,
     epoch: Instant,
-    tally: Arc<Mutex<Tally>>,
-    _server: Background,
+    tally: Arc<Mutex<RequestStats>>,
+    _server: BackgroundServer,
 }
 
 /// What the healthy endpoints have received of the events that are measured.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct RequestStats {
     /// By an event's number, whether it has come.
     seen: Vec<bool>,
     /// Since the epoch: when the first one came.
@@ -59,7 +59,7 @@ pub(crate) struct Tally {
 
 impl Receiver {
     /// Starts an endpoint for each behaviour, in this order.
-    pub(crate) fn start(behaviours: &[Behaviour]) -> Self {
+    pub(crate) fn start(behaviours: &[EndpointBehavior]) -> Self {
         let port = free_port();
         let address = |number: usize| {
             let octet = |number: usize| u8::try_from(number).expect("fewer endpoints than addresses");
@@ -68,9 +68,9 @@ impl Receiver {
         let addresses: Vec<SocketAddrV4> = (0..behaviours.len()).map(address).collect();
         let urls = addresses.iter().map(|address| format!("http://{address}/hooks/offers")).collect();
         let endpoints: Vec<_> = addresses.into_iter().zip(behaviours.iter().copied()).collect();
-        let (epoch, tally) = (Instant::now(), Arc::<Mutex<Tally>>::default());
+        let (epoch, tally) = (Instant::now(), Arc::<Mutex<RequestStats>>::default());
         let (shared, (listening, ready)) = (tally.clone(), std::sync::mpsc::channel());
-        let server = Background::run("receiver", move || async move {
+        let server = BackgroundServer::start("receiver", move || async move {
             for (address, behaviour) in endpoints {
                 let listener = listen(address).unwrap_or_else(|error| panic!("{address}: {error}"));
                 tokio::spawn(accept(listener, behaviour, epoch, shared.clone()));
@@ -95,16 +95,16 @@ impl Receiver {
     /// Forgets what came, and measures the events with a number below `count` from now on.
     pub(crate) fn expect(&self, count: u64) {
         let count = usize::try_from(count).expect("a count that fits into memory");
-        *self.tally() = Tally {
+        *self.tally() = RequestStats {
             seen: vec![false; count],
             latencies: Vec::with_capacity(count),
             first: Duration::MAX,
-            ..Tally::default()
+            ..RequestStats::default()
         };
     }
 
     /// What has come so far. The endpoints wait while it is held.
-    pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
+    pub(crate) fn tally(&self) -> MutexGuard<'_, RequestStats> {
         lock(&self.tally)
     }
 }
@@ -116,25 +116,25 @@ fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-async fn accept(listener: TcpListener, behaviour: Behaviour, epoch: Instant, tally: Arc<Mutex<Tally>>) {
+async fn accept(listener: TcpListener, behaviour: EndpointBehavior, epoch: Instant, tally: Arc<Mutex<RequestStats>>) {
     loop {
         // Out of file descriptors, for one: a benchmark of refused connections is worth nothing.
         let (stream, _) = listener.accept().await.expect("a connection");
         match behaviour {
             // The connection's end is that of its client.
-            Behaviour::Healthy => drop(tokio::spawn(answer(stream, epoch, tally.clone()))),
-            Behaviour::Hanging => drop(tokio::spawn(swallow(stream))),
+            EndpointBehavior::Healthy => drop(tokio::spawn(answer(stream, epoch, tally.clone()))),
+            EndpointBehavior::Hanging => drop(tokio::spawn(discard_requests(stream))),
         }
     }
 }
 
 /// Reads and never answers, until the client has had enough.
-async fn swallow(mut stream: TcpStream) {
+async fn discard_requests(mut stream: TcpStream) {
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
-async fn answer(mut stream: TcpStream, epoch: Instant, tally: Arc<Mutex<Tally>>) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, epoch: Instant, tally: Arc<Mutex<RequestStats>>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(4096);
     loop {
@@ -162,7 +162,7 @@ fn measure(buffer: &[u8]) -> Option<(usize, usize)> {
     (buffer.len() >= head + body).then_some((head, head + body))
 }
 
-impl Tally {
+impl RequestStats {
     /// Notes a request by its body, whose `response` is the event's number and its stamp: `"response":"17 4711"`.
     fn note(&mut self, body: &[u8], now: Duration) {
         const MARK: &[u8] = b"\"response\":";
@@ -199,6 +199,6 @@ fn number(text: &[u8]) -> (u64, &[u8]) {
 }
 
 /// A panic of the receiver's ends the benchmark by what is missing.
-fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+fn lock(tally: &Mutex<RequestStats>) -> MutexGuard<'_, RequestStats> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,14 +7,14 @@ use indicatif::HumanCount;
 use serde_json::{Value, json};
 
 use super::Options;
-use super::figures::{Bound, Figures, Row, Target, Verdict};
+use super::results::{Bound, ResultRow, Results, Target, TargetResult};
 use super::workers::Worker;
 
 /// The parts of all delays that are shown.
-const PARTS: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+const SHOWN_QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// Under which circumstances it was measured.
-pub(crate) struct Circumstances<'a> {
+pub(crate) struct RunInfo<'a> {
     pub(crate) machine: String,
     pub(crate) rabbitmq: String,
     pub(crate) load_before: String,
@@ -22,7 +22,7 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) options: &'a Options,
 }
 
-impl Circumstances<'_> {
+impl RunInfo<'_> {
     fn sentences(&self) -> String {
         let Options { rounds, events, seconds, limit, .. } = self.options;
         format!(
@@ -42,26 +42,26 @@ impl Circumstances<'_> {
 }
 
 /// Prints everything as tables.
-pub(crate) fn print(figures: &Figures, circumstances: &Circumstances<'_>) {
+pub(crate) fn print(figures: &Results, circumstances: &RunInfo<'_>) {
     println!("{}\n", circumstances.sentences());
     let patience = circumstances.options.patience();
     let mut titles = vec!["endpoints", "worker", "deliveries/s", "÷ bare loop", "CPU s per 10,000", "peak memory"];
     titles.push("half load");
-    titles.extend(PARTS.map(|(name, _)| name));
-    let cells = |row: &Row| {
+    titles.extend(SHOWN_QUANTILES.map(|(name, _)| name));
+    let cells = |row: &ResultRow| {
         let bare = figures.row(row.scenario, Worker::Bare).filter(|_| row.worker != Worker::Bare);
         let mut cells = vec![
             row.scenario.name(),
             row.worker.name().to_owned(),
             whole(row.per_second()),
-            bare.map_or_else(String::new, |bare| format!("{:.2}", row.beside(bare))),
+            bare.map_or_else(String::new, |bare| format!("{:.2}", row.relative_to(bare))),
             format!("{:.2}", row.cpu_seconds()),
             format!("{:.0} MB", row.peak_memory() as f64 / 1e6),
         ];
         // Without Waypost there is no half of its speed.
         if !row.delays.is_empty() {
             cells.push(format!("{}/s", whole(row.half_load)));
-            cells.extend(PARTS.map(|(_, part)| milliseconds(row.delay(part), patience)));
+            cells.extend(SHOWN_QUANTILES.map(|(_, part)| milliseconds(row.delay(part), patience)));
         }
         cells
     };
@@ -73,7 +73,7 @@ pub(crate) fn print(figures: &Figures, circumstances: &Circumstances<'_>) {
         let mut cells = vec![what, Worker::Waypost.name().to_owned()];
         cells.extend(std::iter::repeat_n(String::new(), 4));
         cells.push(format!("{}/s", whole(quiet.half_load)));
-        cells.extend(PARTS.map(|(_, part)| milliseconds(retries.delay(part), patience)));
+        cells.extend(SHOWN_QUANTILES.map(|(_, part)| milliseconds(retries.delay(part), patience)));
         rows.push(cells);
     }
     println!("{}\n", table(&titles, 2, rows));
@@ -84,7 +84,7 @@ pub(crate) fn print(figures: &Figures, circumstances: &Circumstances<'_>) {
             HumanCount(u64::from(retries.fewest_left()))
         );
     }
-    let duplicates: u64 = figures.rows.iter().map(Row::duplicates).sum();
+    let duplicates: u64 = figures.rows.iter().map(ResultRow::duplicates).sum();
     if duplicates > 0 {
         println!("{} deliveries of the backlogs came twice.\n", HumanCount(duplicates));
     }
@@ -110,19 +110,19 @@ fn target_cells(target: &Target) -> Vec<String> {
 
 fn verdict(target: &Target) -> &'static str {
     match target.verdict() {
-        Verdict::Pass => "PASS",
-        Verdict::Miss => "MISS",
+        TargetResult::Pass => "PASS",
+        TargetResult::Miss => "MISS",
     }
 }
 
 /// Everything as one JSON document.
-pub(crate) fn json(figures: &Figures, circumstances: &Circumstances<'_>) -> Value {
+pub(crate) fn json(figures: &Results, circumstances: &RunInfo<'_>) -> Value {
     let milliseconds = |delay: Option<Duration>| delay.map(|delay| delay.as_secs_f64() * 1e3);
-    let row = |row: &Row| {
+    let row = |row: &ResultRow| {
         json!({
             "healthy": row.scenario.healthy, "hanging": row.scenario.hanging, "worker": row.worker.name(),
             "deliveriesPerSecond": row.per_second(),
-            "toBareLoop": figures.row(row.scenario, Worker::Bare).map(|bare| row.beside(bare)),
+            "toBareLoop": figures.row(row.scenario, Worker::Bare).map(|bare| row.relative_to(bare)),
             "cpuSecondsPer10000": row.cpu_seconds(), "peakMemoryBytes": row.peak_memory(), "duplicates": row.duplicates(),
             "halfLoadPerSecond": row.half_load, "p50Ms": milliseconds(row.delay(0.5)),
             "p99Ms": milliseconds(row.delay(0.99)), "p999Ms": milliseconds(row.delay(0.999)),

@@ -4,4 +4,4 @@
 #[path = "../../tests/properties/mod.rs"]
 mod properties;
 
-libfuzzer_sys::fuzz_target!(|value: &str| properties::sealing::holds(value));
+libfuzzer_sys::fuzz_target!(|value: &str| properties::secret_encryption::holds(value));

@@ -4,4 +4,4 @@
 #[path = "../../tests/properties/mod.rs"]
 mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::waiting::holds(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::waiting_delivery::holds(bytes));

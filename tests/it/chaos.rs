@@ -4,36 +4,38 @@
 use std::time::Duration;
 
 use crate::support::chaos::fault::Fault;
-use crate::support::chaos::{self, Drill, Manner};
+use crate::support::chaos::{self, ChaosRun, ScheduleMode};
+use crate::support::heavy;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_in_a_short_drill() {
-    let drill = Drill {
+    let _turn = heavy().await;
+    let drill = ChaosRun {
         seed: 1,
-        length: Duration::from_secs(20),
-        manner: Manner::Together,
+        duration: Duration::from_secs(20),
+        mode: ScheduleMode::Concurrent,
         nodes: 3,
         workers: 2,
         publishers: 1,
         receivers: 4,
-        per_second: 40,
+        events_per_second: 40,
         tls: false,
         // RabbitMQ's streams, and so dead letters, are not made for this one.
-        left_out: vec![Fault::ClusterKilled],
+        excluded: vec![Fault::ClusterKilled],
     };
     let findings = chaos::run(&drill, |_| ()).await;
-    let (account, pages) = (&findings.account, &findings.pages);
+    let (account, pages) = (&findings.account, &findings.entries);
     assert!(
-        findings.is_good(),
+        findings.passed(),
         "{:?}; lost {:?}, contradictions {:?} and {:?}, incidents {:?}, after {:?}",
-        findings.settled,
+        findings.drained,
         account.lost,
         account.contradictions,
-        findings.orders.contradictions,
+        findings.commands.contradictions,
         pages.incidents,
-        pages.happened
+        pages.faults
     );
     // A drill in which nothing happens would prove nothing.
     assert!(account.published > 200 && account.delivered > 200, "{account:?}");
-    assert!(pages.happened.len() >= 8, "{:?}", pages.happened);
+    assert!(pages.faults.len() >= 8, "{:?}", pages.faults);
 }

@@ -5,13 +5,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::stage::Stage;
-use crate::support::letters::{ids, text};
-use crate::support::until::poll;
-use crate::support::{PATIENCE, Waypost, until};
+use crate::support::dead_letters::{ids, text_field};
+use crate::support::wait::poll_until;
+use crate::support::{DEFAULT_TIMEOUT, Waypost, wait_until};
+use crate::test_app::TestApp;
 
 /// For the program to end after its keys.
-const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A run of the program on a terminal of its own: `script` opens one, and passes on what is typed and printed.
 struct Terminal {
@@ -58,26 +58,30 @@ impl Terminal {
     }
 
     /// Waits for the question, and types the answer.
-    async fn answer(mut self, keys: &str) -> (Option<i32>, String) {
-        self.until_asked().await;
+    async fn type_answer(mut self, keys: &str) -> (Option<i32>, String) {
+        self.wait_for_prompt().await;
         let mut keyboard = self.keyboard.take().expect("nothing was typed yet");
         keyboard.write_all(keys.as_bytes()).expect("the keys are typed");
         keyboard.flush().expect("the keys are typed");
         // `script` can miss the end of its program, and notices it with the end of its input. Not before the program has had time
         // for the keys: the end of its input is an answer, too.
-        let ended = poll(KEYS_TIMEOUT, async || self.child.try_wait().expect("its status")).await;
+        let ended = poll_until(EXIT_TIMEOUT, async || self.child.try_wait().expect("its status")).await;
         drop(keyboard);
         let status = match ended {
             Some(status) => status,
             None => {
-                until("the end of the program", PATIENCE, async || self.child.try_wait().expect("its status")).await
+                wait_until("the end of the program", DEFAULT_TIMEOUT, async || {
+                    self.child.try_wait().expect("its status")
+                })
+                .await
             }
         };
         (status.code(), self.screen())
     }
 
-    async fn until_asked(&self) {
-        until("the question", PATIENCE, async || self.screen().contains("Continue? [y/N] ").then_some(())).await;
+    async fn wait_for_prompt(&self) {
+        wait_until("the question", DEFAULT_TIMEOUT, async || self.screen().contains("Continue? [y/N] ").then_some(()))
+            .await;
     }
 }
 
@@ -93,61 +97,61 @@ impl Drop for Terminal {
 }
 
 #[tokio::test]
-async fn a_discard_is_done_only_after_a_yes() {
-    let stage = Stage::set("confirm", &[]).await;
-    stage.bury(3, 3).await;
+async fn a_discard_needs_confirmation() {
+    let app = TestApp::start("confirm", &[]).await;
+    app.create_dead_letters(3, 3).await;
     let discard = ["dead-letters", "discard", "--campaign", "13010", "--because", "a test"];
     // Enter, another word, Ctrl-D, Ctrl-C.
     for keys in ["\n", "no\n", "yess\n", "\u{4}", "\u{3}"] {
-        let (code, screen) = Terminal::start(&stage.waypost, &discard).answer(keys).await;
+        let (code, screen) = Terminal::start(&app.waypost, &discard).type_answer(keys).await;
         assert!(screen.contains("This will discard 3 dead letters of campaign 13010"), "{screen}");
         let expected = if keys == "\u{3}" { Some(130) } else { Some(1) };
         assert_eq!(code, expected, "{keys:?}: {screen}");
-        stage.waypost.until_states(&[("pending", 3)]).await;
+        app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
     }
     // What dies while the question is open was not asked about.
-    let terminal = Terminal::start(&stage.waypost, &discard);
-    terminal.until_asked().await;
-    let asked_about = ids(&stage.waypost.letters("").await);
-    stage.bury(3, 2).await;
-    let (code, screen) = terminal.answer("y\n").await;
+    let terminal = Terminal::start(&app.waypost, &discard);
+    terminal.wait_for_prompt().await;
+    let asked_about = ids(&app.waypost.letters("").await);
+    app.create_dead_letters(3, 2).await;
+    let (code, screen) = terminal.type_answer("y\n").await;
     assert_eq!(code, Some(0), "{screen}");
     assert!(screen.contains("discarded 3 dead letters"), "{screen}");
-    stage.waypost.until_states(&[("pending", 2), ("discarded", 3)]).await;
+    app.waypost.wait_for_state_counts(&[("pending", 2), ("discarded", 3)]).await;
     for id in &asked_about {
-        assert_eq!(text(&stage.waypost.letter(id).await, "state"), "discarded");
+        assert_eq!(text_field(&app.waypost.letter(id).await, "state"), "discarded");
     }
 }
 
 #[tokio::test]
-async fn an_erasure_a_cancellation_and_a_deletion_are_asked_about() {
-    let stage = Stage::set("confirm", &[]).await;
-    stage.bury(3, 3).await;
-    let id = stage.waypost.order_replay(&serde_json::json!({ "filter": {}, "ratePerSecond": 0.01 })).await;
+async fn erase_cancel_and_delete_need_confirmation() {
+    let app = TestApp::start("confirm", &[]).await;
+    app.create_dead_letters(3, 3).await;
+    let id = app.waypost.create_replay(&serde_json::json!({ "filter": {}, "ratePerSecond": 0.01 })).await;
     let commands: [(&[&str], &str); 2] = [
         (&["replays", "cancel", &id], "that it has not sent are pending again"),
         (&["campaigns", "delete", "13010"], "This will delete campaign 13010"),
     ];
     for (command, question) in commands {
         for (keys, expected) in [("n\n", 1), ("YES\n", 0)] {
-            let (code, screen) = Terminal::start(&stage.waypost, command).answer(keys).await;
+            let (code, screen) = Terminal::start(&app.waypost, command).type_answer(keys).await;
             assert!(screen.contains(question), "{command:?}: {screen}");
             assert_eq!(code, Some(expected), "{command:?}, {keys:?}: {screen}");
-            let is_there = stage.waypost.get("/v1/campaigns/13010").await.status == 200;
+            let is_there = app.waypost.get("/v1/campaigns/13010").await.status == 200;
             assert!(is_there || expected == 0, "{command:?}, {keys:?}");
         }
     }
-    assert_eq!(stage.waypost.replay(&id).await["state"], "cancelled");
-    assert_eq!(stage.waypost.get("/v1/campaigns/13010").await.status, 404);
+    assert_eq!(app.waypost.replay(&id).await["state"], "cancelled");
+    assert_eq!(app.waypost.get("/v1/campaigns/13010").await.status, 404);
 
     let phone = "+15550001";
-    let about = ids(&stage.waypost.letters("phoneNumber=%2B15550001").await);
+    let about = ids(&app.waypost.letters("phoneNumber=%2B15550001").await);
     assert!(!about.is_empty());
     for (keys, expected) in [("n\n", 1), ("y\n", 0)] {
-        let (code, screen) = Terminal::start(&stage.waypost, &["erase", "--phone", phone]).answer(keys).await;
+        let (code, screen) = Terminal::start(&app.waypost, &["erase", "--phone", phone]).type_answer(keys).await;
         assert!(screen.contains("This will permanently erase the person's data from "), "{screen}");
         assert_eq!(code, Some(expected), "{keys:?}: {screen}");
         let left = if expected == 0 { 0 } else { about.len() };
-        stage.waypost.until_total("phoneNumber=%2B15550001", left).await;
+        app.waypost.wait_for_letter_count("phoneNumber=%2B15550001", left).await;
     }
 }

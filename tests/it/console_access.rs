@@ -3,11 +3,11 @@
 use reqwest::Method;
 
 use super::console_campaigns::log_in;
-use super::stage::Stage;
+use super::test_app::TestApp;
 use crate::support::Waypost;
 use crate::support::browser::{Browser, button, field};
 
-const PAGE: (&str, &str) = ("accept", "text/html");
+const ACCEPT_HTML: (&str, &str) = ("accept", "text/html");
 
 async fn get(waypost: &Waypost, path: &str, headers: &[(&str, &str)]) -> crate::support::waypost::Reply {
     waypost.send_with(Method::GET, path, headers, String::new()).await
@@ -16,31 +16,31 @@ async fn get(waypost: &Waypost, path: &str, headers: &[(&str, &str)]) -> crate::
 /// Without a token there is nothing to see, with one there is a session, and it ends.
 #[tokio::test]
 async fn a_session_begins_and_ends() {
-    let mut stage = Stage::set_guarded("access").await;
-    stage.waypost.speak_as("");
-    let asked = get(&stage.waypost, "/campaigns/13010?saved=x", &[PAGE]).await;
+    let mut app = TestApp::start_with_tokens("access").await;
+    app.waypost.authenticate("");
+    let asked = get(&app.waypost, "/campaigns/13010?saved=x", &[ACCEPT_HTML]).await;
     assert_eq!((asked.status, &*asked.headers["location"]), (303, "/login?next=%2Fcampaigns%2F13010%3Fsaved%3Dx"));
-    get(&stage.waypost, "/campaigns", &[]).await.problem(401);
+    get(&app.waypost, "/campaigns", &[]).await.expect_problem(401);
 
-    let browser = Browser::at(&stage.waypost.url("")).await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns").await;
     browser.type_into(&field("Token"), "a guess").await;
     browser.click(&button("Log in")).await;
-    browser.until_text("Unknown token").await;
-    browser.assert_sound().await;
+    browser.wait_for_text("Unknown token").await;
+    browser.assert_page_quality().await;
     log_in(&browser, "viewer", "/campaigns/13010/flow?zoom=50").await;
-    browser.until_text("viewer").await;
+    browser.wait_for_text("viewer").await;
     browser.click(&button("Log out")).await;
-    browser.until_path("/login").await;
+    browser.wait_for_path("/login").await;
     browser.open("/campaigns").await;
-    browser.until_path("/login?next=%2Fcampaigns").await;
+    browser.wait_for_path("/login?next=%2Fcampaigns").await;
 }
 
 /// A form is taken from our own pages only: by its token, by its origin, and by the role of who sends it.
 #[tokio::test]
-async fn forms_of_others_are_refused() {
-    let stage = Stage::set("access", &[]).await;
-    let page = get(&stage.waypost, "/new-campaign", &[PAGE]).await;
+async fn cross_site_forms_are_refused() {
+    let app = TestApp::start("access", &[]).await;
+    let page = get(&app.waypost, "/new-campaign", &[ACCEPT_HTML]).await;
     assert_eq!(page.status, 200);
     let cookie = page.headers["set-cookie"].split(';').next().expect("a cookie").to_owned();
     let token = cookie.split_once('=').expect("a value").1;
@@ -51,29 +51,29 @@ async fn forms_of_others_are_refused() {
     let form = format!("waypost-form={token}&id=made&name=");
     let send = async |headers: &[(&str, &str)], body: &str| {
         let kind = ("content-type", "application/x-www-form-urlencoded");
-        let headers: Vec<_> = headers.iter().copied().chain([kind, PAGE]).collect();
-        stage.waypost.send_with(Method::POST, "/new-campaign", &headers, body.to_owned()).await.status
+        let headers: Vec<_> = headers.iter().copied().chain([kind, ACCEPT_HTML]).collect();
+        app.waypost.send_with(Method::POST, "/new-campaign", &headers, body.to_owned()).await.status
     };
-    let own = stage.waypost.url("");
+    let own = app.waypost.url("");
     assert_eq!(send(&[], &form).await, 403, "without its cookie");
     assert_eq!(send(&[("cookie", &cookie)], "id=made&name=").await, 403, "without its token");
     assert_eq!(send(&[("cookie", &cookie)], "waypost-form=other&id=made").await, 403, "with another token");
     assert_eq!(send(&[("cookie", &cookie), ("origin", "https://example.com")], &form).await, 403, "of another origin");
     assert_eq!(send(&[("cookie", &cookie), ("sec-fetch-site", "cross-site")], &form).await, 403, "of another site");
-    assert_eq!(stage.waypost.get("/v1/campaigns/made").await.status, 404);
+    assert_eq!(app.waypost.get("/v1/campaigns/made").await.status, 404);
     assert_eq!(send(&[("cookie", &cookie), ("origin", &own), ("sec-fetch-site", "same-origin")], &form).await, 303);
-    assert_eq!(stage.waypost.get("/v1/campaigns/made").await.status, 200);
+    assert_eq!(app.waypost.get("/v1/campaigns/made").await.status, 200);
 }
 
 /// The role is asked for at each page, whatever is shown; the session is nothing to the API.
 #[tokio::test]
-async fn roles_hold_for_pages() {
-    let stage = Stage::set_guarded("access").await;
-    let browser = Browser::at(&stage.waypost.url("")).await;
+async fn pages_require_their_role() {
+    let app = TestApp::start_with_tokens("access").await;
+    let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, "viewer", "/campaigns").await;
     browser.open("/new-campaign").await;
-    browser.until_text("This page needs the role editor. Your role is viewer.").await;
-    browser.errors().await;
+    browser.wait_for_text("This page needs the role editor. Your role is viewer.").await;
+    browser.take_console_errors().await;
     let fetched: u16 =
         browser.script("return fetch('/v1/campaigns').then((answer) => answer.status);", Vec::new()).await;
     assert_eq!(fetched, 401);
@@ -81,10 +81,10 @@ async fn roles_hold_for_pages() {
 
 /// What comes with every page: the policy that lets nothing in from elsewhere.
 #[tokio::test]
-async fn pages_are_guarded() {
-    let stage = Stage::set("access", &[]).await;
+async fn pages_have_security_headers() {
+    let app = TestApp::start("access", &[]).await;
     for path in ["/campaigns", "/campaigns/13010", "/nothing-here", "/login"] {
-        let page = get(&stage.waypost, path, &[PAGE]).await;
+        let page = get(&app.waypost, path, &[ACCEPT_HTML]).await;
         let policy = &page.headers["content-security-policy"];
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
         assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
@@ -95,9 +95,9 @@ async fn pages_are_guarded() {
         }
         let asset =
             page.body.split("href=\"").find(|rest| rest.contains(".css")).and_then(|rest| rest.split('"').next());
-        let sheet = get(&stage.waypost, asset.expect("a style sheet"), &[]).await;
+        let sheet = get(&app.waypost, asset.expect("a style sheet"), &[]).await;
         assert!(sheet.headers["cache-control"].contains("immutable"));
     }
-    let rebound = get(&stage.waypost, "/campaigns", &[PAGE, ("host", "rebound.example:8080")]).await;
+    let rebound = get(&app.waypost, "/campaigns", &[ACCEPT_HTML, ("host", "rebound.example:8080")]).await;
     assert_eq!(rebound.status, 403);
 }

@@ -4,16 +4,17 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::console_campaigns::log_in;
-use crate::stage::{LONG, Stage, campaign, chose, many};
 use crate::support::browser::{Key, button, field, heading, link, row, summary};
-use crate::support::{Answer, Broker, Browser, Receiver, until};
+use crate::support::json::webhook_mut;
+use crate::support::{Answer, Broker, Browser, Receiver, wait_until};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
 const EVENT: &str = "Step event, as it is published";
 
-/// A browser at the stage's worker, that waits as long as a busy machine needs.
-async fn browser_at(stage: &Stage, path: &str) -> Browser {
-    let mut browser = Browser::at(&stage.waypost.url("")).await;
-    browser.be_patient_for(LONG);
+/// A browser at the app's worker, that waits as long as a busy machine needs.
+async fn browser_at(app: &TestApp, path: &str) -> Browser {
+    let mut browser = Browser::start(&app.waypost.url("")).await;
+    browser.set_timeout(SLOW_TIMEOUT);
     browser.open(path).await;
     browser
 }
@@ -25,39 +26,39 @@ async fn explain(browser: &Browser, event: &Value) {
 }
 
 #[tokio::test]
-async fn figures_move_while_events_are_delivered() {
-    let stage = Stage::set("overview", &[]).await;
-    let browser = browser_at(&stage, "/").await;
-    browser.until_text("All is well: consuming, with nothing to send in the last minute.").await;
-    let version = stage.waypost.metric("waypost_config_version").await;
-    browser.until_text(&format!("current, version {version}")).await;
-    browser.assert_sound().await;
+async fn numbers_update_while_events_are_delivered() {
+    let app = TestApp::start("overview", &[]).await;
+    let browser = browser_at(&app, "/").await;
+    browser.wait_for_text("All is well: consuming, with nothing to send in the last minute.").await;
+    let version = app.waypost.metric("waypost_config_version").await;
+    browser.wait_for_text(&format!("current, version {version}")).await;
+    browser.assert_page_quality().await;
 
     browser.click(&summary("Counts per minute")).await;
     browser.tab_to(&link("All endpoints")).await;
-    stage.amqp.publish_events(&stage.prefix, &many(50, 3)).await;
-    browser.until_text("All is well: 50 requests in the last minute, all answered with 2xx.").await;
-    browser.until_text("the last minute 50 0").await;
-    browser.until_text("received from events 50").await;
-    browser.until_text("The account is balanced").await;
-    browser.until_text("None failing: one endpoint used recently.").await;
-    browser.until_focused(&link("All endpoints")).await;
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(50, 3)).await;
+    browser.wait_for_text("All is well: 50 requests in the last minute, all answered with 2xx.").await;
+    browser.wait_for_text("the last minute 50 0").await;
+    browser.wait_for_text("received from events 50").await;
+    browser.wait_for_text("The account is balanced").await;
+    browser.wait_for_text("None failing: one endpoint used recently.").await;
+    browser.wait_for_focus(&link("All endpoints")).await;
 
-    stage.receiver.answer_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
-    stage.publish(&chose(4, "fails-once")).await;
-    browser.until_text("status_5xx 1").await;
-    browser.until_text("received from delay queues 1").await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    app.publish(step_event().keyword(4).id("fails-once")).await;
+    browser.wait_for_text("status_5xx 1").await;
+    browser.wait_for_text("received from delay queues 1").await;
 
-    stage.bury(5, 3).await;
-    browser.until_text("Attention: 3 dead letters are pending.").await;
-    browser.until_text("status_4xx 3").await;
-    browser.assert_sound().await;
+    app.create_dead_letters(5, 3).await;
+    browser.wait_for_text("Attention: 3 dead letters are pending.").await;
+    browser.wait_for_text("status_4xx 3").await;
+    browser.assert_page_quality().await;
     let path = "/dead-letters?state=pending";
     assert_eq!(browser.attribute(&link("Dead letters pending"), "href").await.as_deref(), Some(path));
 
     // It is all there at once, too, and without a script.
     let headers = [("accept", "text/html")];
-    let page = stage.waypost.send_with(Method::GET, "/", &headers, String::new()).await;
+    let page = app.waypost.send_with(Method::GET, "/", &headers, String::new()).await;
     assert_eq!(page.status, 200);
     for text in ["3 dead letters are pending", "Delivered per second in the last five minutes: at most"] {
         assert!(page.body.contains(text), "no {text:?}: {}", page.body);
@@ -65,151 +66,153 @@ async fn figures_move_while_events_are_delivered() {
 }
 
 #[tokio::test]
-async fn a_broker_that_goes_away_is_told_and_so_is_a_worker() {
+async fn lost_broker_and_lost_worker_are_shown() {
     let broker = Broker::private().await;
-    let stage = Stage::set_on(&broker.url(), "overview", &[]).await;
-    let browser = browser_at(&stage, "/").await;
-    browser.until_text("All is well").await;
-    browser.until_text("Workers 1").await;
+    let app = TestApp::start_on(&broker.url(), "overview", &[]).await;
+    let browser = browser_at(&app, "/").await;
+    browser.wait_for_text("All is well").await;
+    browser.wait_for_text("Workers 1").await;
     broker.kill().await;
-    browser.until_text("Trouble: Not connected to the broker: ").await;
-    browser.until_text("Check that RabbitMQ is running and that this worker can reach it").await;
-    browser.until_text("ready for a worker –").await;
-    browser.assert_sound().await;
+    browser.wait_for_text("Trouble: Not connected to the broker: ").await;
+    browser.wait_for_text("Check that RabbitMQ is running and that this worker can reach it").await;
+    browser.wait_for_text("ready for a worker –").await;
+    browser.assert_page_quality().await;
     broker.start().await;
-    browser.until_text("All is well").await;
+    browser.wait_for_text("All is well").await;
 
     let is_old =
         async || browser.script::<bool>("return document.querySelector('[data-stale]') !== null;", Vec::new()).await;
     // One that hangs keeps its connections.
-    stage.waypost.freeze();
-    until("the page to say that it is old", LONG, async || is_old().await.then_some(())).await;
-    stage.waypost.thaw();
-    until("the page to go on", LONG, async || (!is_old().await).then_some(())).await;
-    stage.waypost.terminate();
-    until("the page to say that it is old", LONG, async || is_old().await.then_some(())).await;
+    app.waypost.suspend();
+    wait_until("the page to say that it is old", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
+    app.waypost.resume();
+    wait_until("the page to go on", SLOW_TIMEOUT, async || (!is_old().await).then_some(())).await;
+    app.waypost.terminate();
+    wait_until("the page to say that it is old", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
 }
 
 #[tokio::test]
 async fn an_open_breaker_shows_and_closes() {
-    let stage = Stage::set("overview", &[]).await;
+    let app = TestApp::start("overview", &[]).await;
     let hanging = Receiver::start();
-    hanging.answer("/hangs", Answer::never());
+    hanging.reply("/hangs", Answer::never());
     let origin = hanging.url("");
     let webhook = json!({ "url": hanging.url("/hangs"), "timeoutMs": 300 });
-    stage.waypost.put_campaign(&json!({ "id": "c", "sections": [{ "label": "hangs", "webhook": webhook }] })).await;
-    let browser = browser_at(&stage, "/endpoints").await;
-    browser.until_text("No endpoint is in use.").await;
-    browser.assert_sound().await;
+    app.waypost.put_campaign(&json!({ "id": "c", "sections": [{ "label": "hangs", "webhook": webhook }] })).await;
+    let browser = browser_at(&app, "/endpoints").await;
+    browser.wait_for_text("No endpoint is in use.").await;
+    browser.assert_page_quality().await;
 
-    stage.amqp.publish_events(&stage.prefix, &many(2, 3)).await;
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(2, 3)).await;
     let event = |number: usize| {
         json!({ "campaignId": "c", "label": "hangs", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z",
             "eventId": format!("hangs-{number}") })
     };
     let events: Vec<Value> = (0..12).map(event).collect();
-    stage.amqp.publish_events(&stage.prefix, &events).await;
-    browser.until_text("2 endpoints: 1 open, 0 half-open, 1 closed").await;
-    browser.until_text("sent as a probe. Any response other than 429 and 5xx closes the breaker").await;
-    browser.until_text("no response within the time limit").await;
+    app.amqp.publish_events(&app.prefix, &events).await;
+    browser.wait_for_text("2 endpoints: 1 open, 0 half-open, 1 closed").await;
+    browser.wait_for_text("sent as a probe. Any response other than 429 and 5xx closes the breaker").await;
+    browser.wait_for_text("no response within the time limit").await;
     let rows = browser.names(&row("")).await;
     assert!(rows[1].starts_with(&format!("{origin} open 100 %")), "the worst is not the first: {rows:?}");
     browser.click(&summary(&format!("One path of {origin}"))).await;
-    browser.until_text("/hangs").await;
-    browser.assert_sound().await;
+    browser.wait_for_text("/hangs").await;
+    browser.assert_page_quality().await;
 
     browser.open("/").await;
-    browser.until_text("one endpoint takes no requests.").await;
-    browser.until_text(&format!("{origin} breaker open · 100 % failing")).await;
-    browser.assert_sound().await;
+    browser.wait_for_text("one endpoint takes no requests.").await;
+    browser.wait_for_text(&format!("{origin} breaker open · 100 % failing")).await;
+    browser.assert_page_quality().await;
 
     browser.open("/endpoints").await;
     browser.type_into(&field("Search endpoints by host"), "example.com").await;
     browser.click(&button("Search")).await;
-    browser.until_text("No recently used endpoint contains example.com in its name.").await;
+    browser.wait_for_text("No recently used endpoint contains example.com in its name.").await;
     browser.click(&link("Show all")).await;
-    browser.until_text("2 endpoints").await;
+    browser.wait_for_text("2 endpoints").await;
     let port = origin.rsplit(':').next().expect("a port").to_owned();
     browser.type_into(&field("Search endpoints by host"), &port).await;
     browser.click(&button("Search")).await;
-    browser.until_text("one endpoint: ").await;
-    browser.until_path(&format!("/endpoints?q={port}")).await;
-    hanging.answer("/hangs", Answer::ok());
-    browser.until_text("one endpoint: 0 open, 0 half-open, 1 closed").await;
-    browser.assert_sound().await;
+    browser.wait_for_text("one endpoint: ").await;
+    browser.wait_for_path(&format!("/endpoints?q={port}")).await;
+    hanging.reply("/hangs", Answer::ok());
+    browser.wait_for_text("one endpoint: 0 open, 0 half-open, 1 closed").await;
+    browser.assert_page_quality().await;
 }
 
 #[tokio::test]
 async fn an_event_is_explained() {
-    let stage = Stage::set("overview", &[]).await;
-    let browser = browser_at(&stage, "/explain").await;
-    browser.until_text("Paste an event, or use the sample.").await;
+    let app = TestApp::start("overview", &[]).await;
+    let browser = browser_at(&app, "/explain").await;
+    browser.wait_for_text("Paste an event, or use the sample.").await;
     let sample = browser.value(&field(EVENT)).await;
     assert!(sample.contains("\"campaignId\": \"13010\""), "{sample}");
-    browser.assert_sound().await;
+    browser.assert_page_quality().await;
     browser.tab_to(&button("Explain")).await;
     browser.press(Key::Enter).await;
-    browser.until_text("one webhook fires").await;
+    browser.wait_for_text("one webhook fires").await;
 
     // One that fires.
-    explain(&browser, &chose(4, "explained")).await;
-    browser.until_text("Welcome Message, entry 4 fires").await;
-    browser.until_focused(&heading("one webhook fires")).await;
-    browser.until_text("webhook-id: msg_").await;
-    browser.until_text("\"phoneNumber\":\"+15550001\"").await;
-    browser.until_text("fires: its menu entry matches by its keyword").await;
-    browser.until_text("Menu entry matched by its keyword").await;
-    browser.until_text("3 – no the event's keyword is 4").await;
-    browser.assert_sound().await;
-    assert!(stage.receiver.requests().is_empty(), "explaining has sent something");
+    explain(&browser, &step_event().keyword(4).id("explained").json()).await;
+    browser.wait_for_text("Welcome Message, entry 4 fires").await;
+    browser.wait_for_focus(&heading("one webhook fires")).await;
+    browser.wait_for_text("webhook-id: msg_").await;
+    browser.wait_for_text("\"phoneNumber\":\"+15550001\"").await;
+    browser.wait_for_text("fires: its menu entry matches by its keyword").await;
+    browser.wait_for_text("Menu entry matched by its keyword").await;
+    browser.wait_for_text("3 – no the event's keyword is 4").await;
+    browser.assert_page_quality().await;
+    assert!(app.receiver.requests().is_empty(), "explaining has sent something");
 
     // What is shared has nothing of the person.
     browser.click(&link("Link to this explanation")).await;
-    browser.until_text("Welcome Message, entry 4 fires").await;
+    browser.wait_for_text("Welcome Message, entry 4 fires").await;
     let path = browser.path().await;
     assert!(path.starts_with("/explain?event=") && path.contains("%2B12025550100"), "{path}");
     assert!(!path.contains("15550001") && !path.contains("hello"), "{path}");
-    browser.assert_sound().await;
+    browser.assert_page_quality().await;
     browser.click(&link("Welcome Message, entry 4")).await;
-    browser.until_path("/campaigns/13010/edit?label=Welcome+Message&keyword=4#webhook").await;
+    browser.wait_for_path("/campaigns/13010/edit?label=Welcome+Message&keyword=4#webhook").await;
 
     // One that fires nothing.
     browser.open("/explain").await;
-    explain(&browser, &chose(9, "nothing")).await;
-    browser.until_text("nothing is sent: the section has no webhook of its own, and the menu has no keyword 9").await;
-    browser.until_text("Welcome Message, entry 4 its menu entry does not match").await;
-    browser.assert_sound().await;
+    explain(&browser, &step_event().keyword(9).id("nothing").json()).await;
+    browser
+        .wait_for_text("nothing is sent: the section has no webhook of its own, and the menu has no keyword 9")
+        .await;
+    browser.wait_for_text("Welcome Message, entry 4 its menu entry does not match").await;
+    browser.assert_page_quality().await;
 
     // And what is no event.
     let faulty = json!({ "campaignId": "13010", "label": 7, "phoneNumber": "1", "date": "yesterday" });
     explain(&browser, &faulty).await;
-    browser.until_text("Not a step event: 2 errors").await;
-    browser.until_text("$.label").await;
-    browser.until_text("$.date not an RFC 3339 date").await;
+    browser.wait_for_text("Not a step event: 2 errors").await;
+    browser.wait_for_text("$.label").await;
+    browser.wait_for_text("$.date not an RFC 3339 date").await;
     assert_eq!(browser.attribute(&field(EVENT), "aria-invalid").await.as_deref(), Some("true"));
-    browser.until_no_text("Webhooks that do not fire").await;
-    browser.assert_sound().await;
+    browser.wait_for_no_text("Webhooks that do not fire").await;
+    browser.assert_page_quality().await;
     explain(&browser, &json!("text")).await;
-    browser.until_text("Not a step event: one error").await;
+    browser.wait_for_text("Not a step event: one error").await;
 }
 
 #[tokio::test]
-async fn a_viewer_sees_all_of_it_but_no_secrets() {
-    let stage = Stage::set_guarded("overview").await;
-    let mut whole = campaign(&stage.receiver);
-    whole["sections"][0]["menu"][3]["webhook"]["headers"] = json!({ "X-Api-Key": "the-key" });
-    stage.waypost.put_campaign(&whole).await;
+async fn a_viewer_sees_everything_except_secrets() {
+    let app = TestApp::start_with_tokens("overview").await;
+    let mut whole = example_campaign(&app.receiver);
+    webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
+    app.waypost.put_campaign(&whole).await;
     for (role, key) in [("viewer", "********"), ("editor", "the-key")] {
-        let mut browser = Browser::at(&stage.waypost.url("")).await;
-        browser.be_patient_for(LONG);
+        let mut browser = Browser::start(&app.waypost.url("")).await;
+        browser.set_timeout(SLOW_TIMEOUT);
         log_in(&browser, role, "/").await;
-        browser.until_text("All is well").await;
-        browser.assert_sound().await;
+        browser.wait_for_text("All is well").await;
+        browser.assert_page_quality().await;
         browser.click(&link("Explain")).await;
-        explain(&browser, &chose(4, "seen")).await;
-        browser.until_text(&format!("x-api-key: {key}")).await;
+        explain(&browser, &step_event().keyword(4).id("seen").json()).await;
+        browser.wait_for_text(&format!("x-api-key: {key}")).await;
         browser.click(&link("Endpoints")).await;
-        browser.until_text("No endpoint is in use.").await;
-        browser.assert_sound().await;
+        browser.wait_for_text("No endpoint is in use.").await;
+        browser.assert_page_quality().await;
     }
 }

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::stage::{campaign, chose};
+use super::test_app::{example_campaign, step_event};
 use crate::support::Receiver;
 use crate::support::waypost::cli;
 
 /// The documents in `docs/contract` are those that the program prints: `make contract` writes them anew.
 #[tokio::test]
-async fn the_files_are_what_the_program_prints() {
+async fn the_committed_files_match_the_program() {
     for name in ["event", "campaign", "asyncapi"] {
         let path = format!("{}/docs/contract/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let kept = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -23,11 +23,11 @@ async fn printed(name: &str) -> Value {
 
 /// The schemas take what is taken, and not what is not.
 #[tokio::test]
-async fn the_schemas_fit() {
+async fn the_schemas_accept_valid_documents() {
     let event = jsonschema::draft202012::new(&printed("event").await).expect("a schema");
-    assert!(event.is_valid(&chose(4, "an-event")));
+    assert!(event.is_valid(&step_event().keyword(4).id("an-event").json()));
     assert!(!event.is_valid(&json!({ "campaignId": "13010", "label": "Plans" })));
-    let document = campaign(&Receiver::start());
+    let document = example_campaign(&Receiver::start());
     let schema = jsonschema::draft202012::new(&printed("campaign").await).expect("a schema");
     assert!(schema.is_valid(&document), "{:?}", schema.iter_errors(&document).next());
     assert!(!schema.is_valid(&json!({ "id": "13010", "sections": [{ "kind": "interaction" }] })));
@@ -35,7 +35,7 @@ async fn the_schemas_fit() {
 
 /// Every reference of the AsyncAPI document leads somewhere, and its payload is the event's schema.
 #[tokio::test]
-async fn the_asyncapi_description_is_whole() {
+async fn the_asyncapi_document_is_complete() {
     let document = printed("asyncapi").await;
     assert_eq!(document["asyncapi"], "3.0.0");
     assert_eq!(document["channels"]["events"]["bindings"]["amqp"]["exchange"]["name"], "waypost.events");
@@ -50,7 +50,7 @@ async fn the_asyncapi_description_is_whole() {
 
 /// Each command has a manual page.
 #[tokio::test]
-async fn the_manual_is_written() {
+async fn the_man_pages_are_generated() {
     let page = cli(&["man"]).await.stdout;
     assert!(page.contains(".TH waypost 1") && page.contains("dead\\-letters"), "{page}");
     let folder = TempDir::new().expect("a folder");

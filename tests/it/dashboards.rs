@@ -11,15 +11,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::operations::rules;
-use crate::stage::{LONG, Stage, campaign, chose};
-use crate::support::tools::{project, read, tool};
+use crate::support::json::items_of;
+use crate::support::tools::{project_root, read_project_file, tool_command};
 use crate::support::unique::free_port;
-use crate::support::{Answer, unique, until};
+use crate::support::{Answer, unique, wait_until};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, example_campaign, step_event};
 
 const RULES: [&str; 2] = ["deploy/prometheus/recording.yml", "deploy/prometheus/alerts.yml"];
 
 /// Series of Prometheus itself.
-const OF_PROMETHEUS: [&str; 2] = ["up", "ALERTS"];
+const PROMETHEUS_SERIES: [&str; 2] = ["up", "ALERTS"];
 
 /// Prometheus, with the rules evaluated each second.
 struct Prometheus {
@@ -36,7 +37,8 @@ impl Prometheus {
         let here = |name: &str| folder.path().join(name);
         for file in RULES {
             let name = file.rsplit('/').next().expect("a name");
-            std::fs::write(here(name), read(file).replace("interval: 30s", "interval: 1s")).expect("written");
+            std::fs::write(here(name), read_project_file(file).replace("interval: 30s", "interval: 1s"))
+                .expect("written");
         }
         let config = json!({
             "global": { "scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s" },
@@ -45,7 +47,7 @@ impl Prometheus {
         });
         std::fs::write(here("prometheus.json"), config.to_string()).expect("written");
         let port = free_port();
-        let process = tool("prometheus")
+        let process = tool_command("prometheus")
             .arg(format!("--config.file={}", here("prometheus.json").display()))
             .arg(format!("--storage.tsdb.path={}", here("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -56,7 +58,7 @@ impl Prometheus {
         let url = format!("http://127.0.0.1:{port}");
         let prometheus =
             Self { process, client: Client::builder().no_proxy().build().expect("a client"), url, _folder: folder };
-        until("Prometheus", LONG, async || {
+        wait_until("Prometheus", SLOW_TIMEOUT, async || {
             let ready = prometheus.client.get(format!("{}/-/ready", prometheus.url)).send().await.ok()?;
             ready.status().is_success().then_some(())
         })
@@ -71,8 +73,14 @@ impl Prometheus {
         let answer: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(answer["status"], "success", "{query}\n{answer:#}");
         let series = answer["data"]["result"].as_array().expect("series").iter();
-        series.map(|one| one["value"][1].as_str().and_then(|value| value.parse().ok()).expect("a number")).collect()
+        series.map(sample_value).collect()
     }
+}
+
+/// The value of a series, which Prometheus returns as a pair of time and text.
+fn sample_value(series: &Value) -> f64 {
+    let [_, value] = items_of(&series["value"]) else { panic!("not a sample: {series:#}") };
+    value.as_str().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("not a number: {series:#}"))
 }
 
 impl Drop for Prometheus {
@@ -84,7 +92,7 @@ impl Drop for Prometheus {
 
 /// A dashboard, and the file it is in.
 fn dashboards() -> Vec<(PathBuf, Value)> {
-    let folder = std::fs::read_dir(project().join("deploy/grafana/dashboards")).expect("a folder of dashboards");
+    let folder = std::fs::read_dir(project_root().join("deploy/grafana/dashboards")).expect("a folder of dashboards");
     let mut files: Vec<PathBuf> = folder.map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
     assert_eq!(files.len(), 3, "{files:?}");
@@ -108,10 +116,10 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn every_panel_shows_something_of_a_running_worker() {
-    let stage = Stage::set("panels", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
-    let prometheus = Prometheus::start(stage.waypost.url("").trim_start_matches("http://")).await;
-    stage.receiver.answer("/offers", Answer::status(503));
+async fn every_panel_has_data() {
+    let app = TestApp::start("panels", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
+    let prometheus = Prometheus::start(app.waypost.url("").trim_start_matches("http://")).await;
+    app.receiver.reply("/offers", Answer::status(503));
     let mut wanting: Vec<(String, String)> =
         dashboards().iter().flat_map(|(_, dashboard)| queries(dashboard)).collect();
     for (_, query) in &mut wanting {
@@ -120,11 +128,12 @@ async fn every_panel_shows_something_of_a_running_worker() {
         assert!(!query.replace("$1", "").contains('$'), "a variable that nobody gives a value: {query}");
     }
     // There is something of everything, again and again: rates are of what goes on.
-    until("something in every panel", LONG, async || {
-        let events: Vec<Value> = [3, 4, 5].map(|keyword| chose(keyword, &unique("event"))).into();
-        stage.amqp.publish_events(&stage.prefix, &events).await;
-        if !stage.waypost.letters("state=pending").await.is_empty() {
-            stage.waypost.order_replay(&json!({ "filter": {} })).await;
+    wait_until("something in every panel", SLOW_TIMEOUT, async || {
+        let events: Vec<Value> =
+            [3, 4, 5].map(|keyword| step_event().keyword(keyword).id(&unique("event")).json()).into();
+        app.amqp.publish_events(&app.prefix, &events).await;
+        if !app.waypost.letters("state=pending").await.is_empty() {
+            app.waypost.create_replay(&json!({ "filter": {} })).await;
         }
         let mut still = Vec::new();
         for (title, query) in wanting.drain(..) {
@@ -140,7 +149,7 @@ async fn every_panel_shows_something_of_a_running_worker() {
 }
 
 #[test]
-fn panels_say_what_they_show_and_what_is_normal() {
+fn panels_have_descriptions() {
     let mut known = BTreeSet::new();
     for (file, dashboard) in dashboards() {
         let uid = dashboard["uid"].as_str().expect("a uid");
@@ -202,21 +211,21 @@ fn metrics_of(query: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_metric_that_is_named_is_one_of_the_program() {
-    let stage = Stage::set("named", &[]).await;
-    stage.waypost.put_campaign(&campaign(&stage.receiver)).await;
+async fn dashboards_use_existing_metrics() {
+    let app = TestApp::start("named", &[]).await;
+    app.waypost.put_campaign(&example_campaign(&app.receiver)).await;
     // Those of the queues come with the first look at them, those of dead letters with the view.
-    stage.waypost.until_metric("waypost_workers", 1.0).await;
+    app.waypost.wait_for_metric("waypost_workers", 1.0).await;
     let has = async || {
-        let metrics = stage.waypost.metrics().await;
+        let metrics = app.waypost.metrics().await;
         let names = metrics.keys().map(|name| name.split('{').next().unwrap_or_default().to_owned());
         let names: BTreeSet<String> = names.collect();
         let all = ["waypost_queue_messages", "waypost_dead_letters"].iter().all(|late| names.contains(*late));
         all.then_some(names)
     };
-    let mut known = until("all metrics", Duration::from_secs(30), has).await;
+    let mut known = wait_until("all metrics", Duration::from_secs(30), has).await;
     let of_the_program: Vec<String> = known.iter().filter(|name| name.starts_with("waypost_")).cloned().collect();
-    known.extend(OF_PROMETHEUS.map(str::to_owned));
+    known.extend(PROMETHEUS_SERIES.map(str::to_owned));
     let mut queries: Vec<String> = Vec::new();
     for rule in RULES.iter().flat_map(|file| rules(file)) {
         known.extend(rule["record"].as_str().map(str::to_owned));
@@ -241,7 +250,7 @@ async fn every_metric_that_is_named_is_one_of_the_program() {
 }
 
 #[test]
-fn a_query_names_metrics_and_no_functions() {
+fn metric_names_are_extracted_from_queries() {
     let query = "1 - sum by (job) (rate(waypost_x_bucket{le=~\"5|job:y\"}[5m])) / up{a=\"b\"} and job:z:sum";
     let names: Vec<String> = metrics_of(query).into_iter().collect();
     assert_eq!(names, ["job:z:sum", "up", "waypost_x_bucket"]);

@@ -4,24 +4,27 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, campaign, chose};
-use crate::support::letters::{ids, text};
+use crate::support::dead_letters::{ids, text_field};
+use crate::support::json::{items_of, only, webhook_mut};
 use crate::support::{Answer, Message};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// Letters of two campaigns, with all kinds of ends; some have been discarded.
-async fn mixed() -> Stage {
-    let stage = Stage::set("letters", &[("WAYPOST_RETRY__PERMANENT_STATUSES", "404,410,500")]).await;
-    let mut first = campaign(&stage.receiver);
-    first["sections"][0]["menu"][4]["webhook"]["url"] = json!("http://10.255.255.1/never-dialled");
-    let other = json!({ "id": "other", "sections": [ { "label": "Ask", "webhook": { "url": stage.receiver.url("/other") } } ] });
-    stage.put_what_was_allowed(&first).await;
-    stage.waypost.put_campaign(&other).await;
+async fn start_with_mixed_letters() -> TestApp {
+    let app = TestApp::start("letters", &[("WAYPOST_RETRY__PERMANENT_STATUSES", "404,410,500")]).await;
+    let mut first = example_campaign(&app.receiver);
+    webhook_mut(&mut first, "Welcome Message", 5)["url"] = json!("http://10.255.255.1/never-dialled");
+    let other =
+        json!({ "id": "other", "sections": [ { "label": "Ask", "webhook": { "url": app.receiver.url("/other") } } ] });
+    app.put_campaign_allowed_earlier(&first).await;
+    app.waypost.put_campaign(&other).await;
     for (path, status) in [("/agent", 410), ("/offers", 404), ("/name", 410), ("/other", 500)] {
-        stage.receiver.answer(path, Answer::status(status));
+        app.receiver.reply(path, Answer::status(status));
     }
     let mut count = 0;
     for round in 0..2 {
-        let of = |keyword: u32, number: u32| chose(keyword, &format!("{round}-{keyword}-{number}"));
+        let of =
+            |keyword: u32, number: u32| step_event().keyword(keyword).id(&format!("{round}-{keyword}-{number}")).json();
         let mut events: Vec<Value> = (0..3).map(|number| of(3, number)).collect();
         events.extend((0..2).map(|number| of(4, number)));
         events.push(of(5, 0));
@@ -30,21 +33,21 @@ async fn mixed() -> Stage {
         events.push(elsewhere.clone());
         (elsewhere["campaignId"], elsewhere["label"]) = ("other".into(), "Ask".into());
         events.push(elsewhere);
-        stage.amqp.publish_events(&stage.prefix, &events).await;
-        stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::raw("no event")]).await;
+        app.amqp.publish_events(&app.prefix, &events).await;
+        app.amqp.publish(&format!("{}.events", app.prefix), [Message::raw("no event")]).await;
         count += events.len() + 1;
-        stage.waypost.until_letters("", count).await;
+        app.waypost.wait_for_letters("", count).await;
     }
-    assert_eq!(stage.waypost.discard(&json!({ "filter": { "status": 404 }, "because": "no offers" })).await, 4);
-    stage.waypost.until_letters("state=discarded", 4).await;
-    stage
+    assert_eq!(app.waypost.discard(&json!({ "filter": { "status": 404 }, "because": "no offers" })).await, 4);
+    app.waypost.wait_for_letters("state=discarded", 4).await;
+    app
 }
 
 /// Whether a letter is one that a filter chooses.
-fn chosen(letter: &Value, (name, value): (&str, &str)) -> bool {
+fn matches_filter(letter: &Value, (name, value): (&str, &str)) -> bool {
     match name {
-        "since" => text(letter, "deadAt") >= value,
-        "until" => text(letter, "deadAt") < value,
+        "since" => text_field(letter, "deadAt") >= value,
+        "until" => text_field(letter, "deadAt") < value,
         "status" => letter["status"].as_u64() == value.parse().ok(),
         "phoneNumber" => letter["event"]["phoneNumber"] == value,
         "endpoint" => letter["url"].as_str().is_some_and(|url| url.starts_with(&format!("{value}/"))),
@@ -53,7 +56,7 @@ fn chosen(letter: &Value, (name, value): (&str, &str)) -> bool {
 }
 
 /// How many letters there are of each kind.
-fn counted(letters: &[Value], kind: impl Fn(&Value) -> Option<String>) -> BTreeMap<String, u64> {
+fn count_by(letters: &[Value], kind: impl Fn(&Value) -> Option<String>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for kind in letters.iter().filter_map(kind) {
         *counts.entry(kind).or_default() += 1;
@@ -63,29 +66,32 @@ fn counted(letters: &[Value], kind: impl Fn(&Value) -> Option<String>) -> BTreeM
 
 /// The counts of a summary; the largest must come first.
 #[track_caller]
-fn told(summary: &Value, list: &str, key: &str) -> BTreeMap<String, u64> {
+fn summary_counts(summary: &Value, list: &str, key: &str) -> BTreeMap<String, u64> {
     let items = summary[list].as_array().unwrap_or_else(|| panic!("no {list}: {summary:#}"));
     let counts: Vec<u64> = items.iter().map(|item| item["count"].as_u64().expect("a count")).collect();
     assert!(counts.is_sorted_by(|one, next| one >= next), "{list} of {summary:#}");
-    items.iter().map(|item| text(item, key).to_owned()).zip(counts).collect()
+    items.iter().map(|item| text_field(item, key).to_owned()).zip(counts).collect()
 }
 
 #[tokio::test]
-async fn a_filter_chooses_the_same_letters_for_the_list_and_for_the_summary() {
-    let stage = mixed().await;
-    let all = stage.waypost.letters("").await;
+async fn list_and_summary_apply_filters_equally() {
+    let app = start_with_mixed_letters().await;
+    let all = app.waypost.letters("").await;
     assert_eq!(all.len(), 18);
     // Of the second round all are before those of the first. What died at one moment is in the order of the log.
-    let second: Vec<&str> = all[..9].iter().map(|letter| text(letter, "deadAt")).collect();
-    assert!(all[9..].iter().all(|letter| second.iter().all(|second| *second >= text(letter, "deadAt"))), "{all:#?}");
-    let (late, early) = (text(&all[4], "deadAt"), text(&all[13], "deadAt"));
-    let webhook = all.iter().find(|letter| letter["status"] == 410).map(|letter| text(letter, "webhookId"));
+    let second: Vec<&str> = all[..9].iter().map(|letter| text_field(letter, "deadAt")).collect();
+    assert!(
+        all[9..].iter().all(|letter| second.iter().all(|second| *second >= text_field(letter, "deadAt"))),
+        "{all:#?}"
+    );
+    let (late, early) = (text_field(&all[4], "deadAt"), text_field(&all[13], "deadAt"));
+    let webhook = all.iter().find(|letter| letter["status"] == 410).map(|letter| text_field(letter, "webhookId"));
     let webhook = webhook.expect("a letter with this status");
     let of = |name: &str| all.iter().find_map(|letter| letter[name].as_str()).expect("a letter that has it");
     let (event, delivery) = (of("eventId"), of("deliveryId"));
     let phone =
-        text(&all.iter().find(|letter| !letter["event"].is_null()).expect("a delivery")["event"], "phoneNumber");
-    let endpoint = stage.receiver.url("");
+        text_field(&all.iter().find(|letter| !letter["event"].is_null()).expect("a delivery")["event"], "phoneNumber");
+    let endpoint = app.receiver.url("");
     let endpoint = endpoint.trim_end_matches('/');
     let filters: Vec<Vec<(&str, &str)>> = vec![
         vec![("phoneNumber", phone)],
@@ -124,12 +130,12 @@ async fn a_filter_chooses_the_same_letters_for_the_list_and_for_the_summary() {
             .collect();
         let query = query.join("&");
         let expected: Vec<Value> =
-            all.iter().filter(|letter| filter.iter().all(|part| chosen(letter, *part))).cloned().collect();
-        assert_eq!(ids(&stage.waypost.letters(&query).await), ids(&expected), "{query}");
+            all.iter().filter(|letter| filter.iter().all(|part| matches_filter(letter, *part))).cloned().collect();
+        assert_eq!(ids(&app.waypost.letters(&query).await), ids(&expected), "{query}");
 
-        let summary = stage.waypost.summary(&query).await;
+        let summary = app.waypost.summary(&query).await;
         assert_eq!(summary["total"], json!(expected.len()), "{query}: {summary:#}");
-        let times = || expected.iter().map(|letter| text(letter, "deadAt"));
+        let times = || expected.iter().map(|letter| text_field(letter, "deadAt"));
         assert_eq!(summary["newest"], json!(times().max()), "{query}: {summary:#}");
         assert_eq!(summary["oldest"], json!(times().min()), "{query}: {summary:#}");
         let field = |name: &'static str| move |letter: &Value| letter[name].as_str().map(str::to_owned);
@@ -137,13 +143,13 @@ async fn a_filter_chooses_the_same_letters_for_the_list_and_for_the_summary() {
             Some(letter["status"].as_u64().map_or_else(|| "none".to_owned(), |status| format!("{}xx", status / 100)))
         };
         for (list, key, counts) in [
-            ("states", "state", counted(&expected, field("state"))),
-            ("reasons", "reason", counted(&expected, field("reason"))),
-            ("statuses", "status", counted(&expected, class)),
-            ("campaigns", "campaignId", counted(&expected, field("campaignId"))),
-            ("webhooks", "webhookId", counted(&expected, field("webhookId"))),
+            ("states", "state", count_by(&expected, field("state"))),
+            ("reasons", "reason", count_by(&expected, field("reason"))),
+            ("statuses", "status", count_by(&expected, class)),
+            ("campaigns", "campaignId", count_by(&expected, field("campaignId"))),
+            ("webhooks", "webhookId", count_by(&expected, field("webhookId"))),
         ] {
-            let mut told = told(&summary, list, key);
+            let mut told = summary_counts(&summary, list, key);
             told.retain(|_, count| *count > 0);
             assert_eq!(told, counts, "{list} of {query}: {summary:#}");
         }
@@ -155,25 +161,25 @@ async fn a_filter_chooses_the_same_letters_for_the_list_and_for_the_summary() {
 }
 
 #[tokio::test]
-async fn pages_neither_leave_out_nor_repeat_a_letter_while_new_ones_come() {
-    let stage = Stage::set("letters", &[]).await;
-    stage.bury(3, 13).await;
-    stage.bury(4, 10).await;
-    stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::raw("no event")]).await;
-    stage.waypost.until_total("", 24).await;
+async fn pages_are_complete_while_new_letters_arrive() {
+    let app = TestApp::start("letters", &[]).await;
+    app.create_dead_letters(3, 13).await;
+    app.create_dead_letters(4, 10).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), [Message::raw("no event")]).await;
+    app.waypost.wait_for_letter_count("", 24).await;
     for (limit, filter) in [(10, ""), (10, "&reason=gone"), (3, "&status=410&campaignId=13010")] {
-        let expected = ids(&stage.waypost.letters(filter.trim_start_matches('&')).await);
+        let expected = ids(&app.waypost.letters(filter.trim_start_matches('&')).await);
         let query = format!("limit={limit}{filter}");
         let (mut seen, mut place) = (Vec::new(), String::new());
         loop {
-            let page = stage.waypost.page_of_letters(&format!("{query}{place}")).await;
+            let page = app.waypost.letter_page(&format!("{query}{place}")).await;
             let items = ids(page["items"].as_array().expect("items"));
             assert!(items.len() <= limit, "{query}: {} letters on a page", items.len());
             seen.extend(items);
             let Some(cursor) = page["next"].as_str() else { break };
             place = format!("&cursor={cursor}");
             if seen.len() < 2 * limit {
-                stage.bury(3, 2).await;
+                app.create_dead_letters(3, 2).await;
             }
         }
         assert_eq!(seen, expected, "{query}");
@@ -181,12 +187,12 @@ async fn pages_neither_leave_out_nor_repeat_a_letter_while_new_ones_come() {
 }
 
 #[tokio::test]
-async fn a_question_that_is_none_is_refused_with_a_sentence_about_it() {
-    let stage = Stage::set("letters", &[]).await;
-    stage.bury(3, 3).await;
-    let page = stage.waypost.page_of_letters("limit=1&reason=gone").await;
-    let cursor = text(&page, "next");
-    let rest = stage.waypost.page_of_letters(&format!("limit=2&reason=gone&cursor={cursor}")).await;
+async fn an_invalid_query_is_refused_with_a_reason() {
+    let app = TestApp::start("letters", &[]).await;
+    app.create_dead_letters(3, 3).await;
+    let page = app.waypost.letter_page("limit=1&reason=gone").await;
+    let cursor = text_field(&page, "next");
+    let rest = app.waypost.letter_page(&format!("limit=2&reason=gone&cursor={cursor}")).await;
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(2), "a page may be of another size: {rest:#}");
     let (now, later) = ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.001Z");
     let refused = [
@@ -220,35 +226,36 @@ async fn a_question_that_is_none_is_refused_with_a_sentence_about_it() {
         (format!("reason=gone&cursor={cursor}x"), "cursor"),
     ];
     for (query, word) in &refused {
-        let problem = stage.waypost.get(&format!("/v1/dead-letters?{query}")).await.problem(400);
-        let detail = text(&problem, "detail");
-        assert!(detail.contains(word) && detail.contains(' '), "{query}: {problem:#}");
+        let problem = app.waypost.get(&format!("/v1/dead-letters?{query}")).await.expect_problem(400);
+        let detail = &problem.detail;
+        assert!(detail.contains(word) && detail.contains(' '), "{query}: {problem:?}");
         let of_lists = ["limit", "cursor"].iter().any(|name| query.contains(name));
         if !of_lists {
-            let problem = stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.problem(400);
-            assert!(text(&problem, "detail").contains(word), "{query}: {problem:#}");
+            let problem = app.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.expect_problem(400);
+            assert!(problem.detail.contains(word), "{query}: {problem:?}");
         }
     }
     // A summary has no pages.
     for query in ["limit=10".to_owned(), format!("cursor={cursor}")] {
-        stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.problem(400);
+        app.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.expect_problem(400);
     }
     for unknown in ["dl_unknown", "unknown"] {
-        stage.waypost.get(&format!("/v1/dead-letters/{unknown}")).await.problem(404);
+        app.waypost.get(&format!("/v1/dead-letters/{unknown}")).await.expect_problem(404);
     }
     // Whoever writes an address by hand leaves the plus as it is.
     for plus in ["%2B", "+"] {
-        assert_eq!(stage.waypost.letters(&format!("since=2020-01-01T01:00:00{plus}01:00")).await.len(), 3);
+        assert_eq!(app.waypost.letters(&format!("since=2020-01-01T01:00:00{plus}01:00")).await.len(), 3);
     }
 }
 
 #[tokio::test]
-async fn a_summary_shows_a_hundred_campaigns_and_tells_how_many_more_there_are() {
-    let stage = Stage::set("letters", &[]).await;
-    stage.bury(3, 1).await;
+async fn a_summary_shows_a_hundred_campaigns_and_counts_the_rest() {
+    let app = TestApp::start("letters", &[]).await;
+    app.create_dead_letters(3, 1).await;
     // Copies of the letter as the product wrote it, under other ids.
-    let letter = &stage.dead_letters(1).await[0];
-    let id = text(letter, "id");
+    let letters = app.dead_letters(1).await;
+    let letter = only(&letters);
+    let id = text_field(letter, "id");
     let copies = (100..205).map(|number| {
         let mut copy = letter.clone();
         copy["id"] = format!("{}{number}", &id[..id.len() - 3]).into();
@@ -260,16 +267,14 @@ async fn a_summary_shows_a_hundred_campaigns_and_tells_how_many_more_there_are()
         }
         Message::raw(copy.to_string()).id(&format!("copy-{number}"))
     });
-    stage.amqp.publish(&format!("{}.dead-letters", stage.prefix), copies).await;
-    stage.bury(3, 2).await;
-    stage.waypost.until_total("", 108).await;
-    let summary = stage.waypost.summary("").await;
+    app.amqp.publish(&format!("{}.dead-letters", app.prefix), copies).await;
+    app.create_dead_letters(3, 2).await;
+    app.waypost.wait_for_letter_count("", 108).await;
+    let summary = app.waypost.summary("").await;
     for (list, more, key) in [("campaigns", "moreCampaigns", "campaignId"), ("webhooks", "moreWebhooks", "webhookId")] {
-        assert_eq!((told(&summary, list, key).len(), &summary[more]), (100, &json!(6)), "{summary:#}");
+        assert_eq!((summary_counts(&summary, list, key).len(), &summary[more]), (100, &json!(6)), "{summary:#}");
     }
-    assert_eq!(
-        (&summary["campaigns"][0]["campaignId"], &summary["campaigns"][0]["count"]),
-        (&json!("13010"), &json!(3))
-    );
-    assert_eq!(stage.waypost.total("campaignId=campaign-150").await, 1);
+    let largest = items_of(&summary["campaigns"]).first().expect("a campaign");
+    assert_eq!((&largest["campaignId"], &largest["count"]), (&json!("13010"), &json!(3)));
+    assert_eq!(app.waypost.count_letters("campaignId=campaign-150").await, 1);
 }

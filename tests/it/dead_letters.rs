@@ -5,44 +5,44 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, campaign, chose};
-use crate::support::letters::{header, ids, text};
+use crate::support::dead_letters::{header_value, ids, text_field};
+use crate::support::json::{first_attempt, only, remove_entry, section_mut, webhook_mut};
 use crate::support::receiver::Request;
 use crate::support::{Answer, Message};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// Deliveries that end in every way there is, each of an event that is called by the reason.
-async fn dead_of_everything(stage: &Stage) -> Vec<Value> {
-    let mut campaign = campaign(&stage.receiver);
-    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
-    menu[3]["webhook"]["retry"] = json!({ "maxAttempts": 2 });
+async fn create_letter_of_each_reason(app: &TestApp) -> Vec<Value> {
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2 });
     // Long enough for the second configuration to be there before the retry.
-    menu[4]["webhook"]["retry"] = json!({ "initialDelay": "5s" });
-    for (keyword, url) in [(6, stage.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
+    webhook_mut(&mut campaign, "Welcome Message", 5)["retry"] = json!({ "initialDelay": "5s" });
+    let menu = section_mut(&mut campaign, "Welcome Message")["menu"].as_array_mut().expect("a menu");
+    for (keyword, url) in [(6, app.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
         let webhook = json!({ "url": url, "retry": { "initialDelay": "5s" } });
         menu.push(json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": webhook }));
     }
-    stage.put_what_was_allowed(&campaign).await;
-    stage.receiver.answer("/agent", Answer::status(410).body("no such agent"));
-    stage.receiver.answer("/offers", Answer::status(503).body("overloaded"));
-    stage.receiver.answer("/survey", Answer::status(500));
-    stage.receiver.answer("/deleted", Answer::status(500));
+    app.put_campaign_allowed_earlier(&campaign).await;
+    app.receiver.reply("/agent", Answer::status(410).body("no such agent"));
+    app.receiver.reply("/offers", Answer::status(503).body("overloaded"));
+    app.receiver.reply("/survey", Answer::status(500));
+    app.receiver.reply("/deleted", Answer::status(500));
     let chosen =
         [(3, "gone"), (4, "exhausted"), (5, "webhook_disabled"), (6, "webhook_deleted"), (7, "forbidden_address")];
     for (keyword, reason) in chosen {
-        stage.publish(&chose(keyword, reason)).await;
+        app.publish(step_event().keyword(keyword).id(reason)).await;
     }
     let tried = |path: &str, requests: &[Request]| requests.iter().any(|request| request.path() == path);
-    stage.receiver.until(|requests| tried("/survey", requests) && tried("/deleted", requests)).await;
-    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
-    menu[4]["webhook"]["enabled"] = json!(false);
-    menu.remove(5);
-    stage.put_what_was_allowed(&campaign).await;
-    stage.waypost.until_letters("", chosen.len()).await
+    app.receiver.wait_until(|requests| tried("/survey", requests) && tried("/deleted", requests)).await;
+    webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
+    remove_entry(&mut campaign, "Welcome Message", 6);
+    app.put_campaign_allowed_earlier(&campaign).await;
+    app.waypost.wait_for_letters("", chosen.len()).await
 }
 
 /// What the list has of a letter, the letter itself has too.
 #[track_caller]
-fn shows(letter: &Value, listed: &Value) {
+fn assert_matches_list_item(letter: &Value, listed: &Value) {
     for (field, value) in listed.as_object().expect("an object") {
         assert_eq!(&letter[field], value, "{field} of {letter:#}");
     }
@@ -50,7 +50,7 @@ fn shows(letter: &Value, listed: &Value) {
 
 /// None of these fields says anything.
 #[track_caller]
-fn has_no(letter: &Value, fields: &[&str]) {
+fn assert_absent(letter: &Value, fields: &[&str]) {
     for field in fields {
         assert!(letter.get(field).is_none_or(Value::is_null), "{field} in {letter:#}");
     }
@@ -58,29 +58,29 @@ fn has_no(letter: &Value, fields: &[&str]) {
 
 /// Its fields of time are all written alike.
 #[track_caller]
-fn is_time(value: &Value) {
+fn assert_timestamp(value: &Value) {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no time"));
     let read = chrono::DateTime::parse_from_rfc3339(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     assert_eq!(read.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Millis, true), text);
 }
 
 #[tokio::test]
-async fn a_dead_delivery_tells_its_whole_story_whatever_it_died_of() {
-    let stage = Stage::set("letters", &[]).await;
-    let listed = dead_of_everything(&stage).await;
+async fn a_dead_letter_has_all_details_for_each_reason() {
+    let app = TestApp::start("letters", &[]).await;
+    let listed = create_letter_of_each_reason(&app).await;
     let expected = [
-        ("gone", json!(410), "status_4xx", stage.receiver.url("/agent"), 1),
-        ("exhausted", json!(503), "status_5xx", stage.receiver.url("/offers"), 2),
-        ("webhook_disabled", json!(500), "status_5xx", stage.receiver.url("/survey"), 1),
-        ("webhook_deleted", json!(500), "status_5xx", stage.receiver.url("/deleted"), 1),
+        ("gone", json!(410), "status_4xx", app.receiver.url("/agent"), 1),
+        ("exhausted", json!(503), "status_5xx", app.receiver.url("/offers"), 2),
+        ("webhook_disabled", json!(500), "status_5xx", app.receiver.url("/survey"), 1),
+        ("webhook_deleted", json!(500), "status_5xx", app.receiver.url("/deleted"), 1),
         ("forbidden_address", Value::Null, "forbidden_address", "http://10.255.255.1/never-dialled".to_owned(), 1),
     ];
     for (reason, status, cause, url, count) in expected {
         let listed = listed.iter().find(|letter| letter["reason"] == reason);
         let listed = listed.unwrap_or_else(|| panic!("nothing died of {reason}"));
-        let letter = stage.waypost.letter(text(listed, "id")).await;
-        shows(&letter, listed);
-        assert!(text(&letter, "id").starts_with("dl_"), "{letter:#}");
+        let letter = app.waypost.letter(text_field(listed, "id")).await;
+        assert_matches_list_item(&letter, listed);
+        assert!(text_field(&letter, "id").starts_with("dl_"), "{letter:#}");
         let fields = [
             ("state", json!("pending")),
             ("campaignId", json!("13010")),
@@ -89,23 +89,23 @@ async fn a_dead_delivery_tells_its_whole_story_whatever_it_died_of() {
             ("url", json!(url)),
             ("status", status.clone()),
             ("cause", json!(cause)),
-            ("firstAttemptAt", letter["attempts"][0]["at"].clone()),
+            ("firstAttemptAt", first_attempt(&letter)["at"].clone()),
             ("replays", json!([])),
         ];
         for (field, value) in fields {
             assert_eq!(letter.get(field).unwrap_or(&Value::Null), &value, "{field} of {letter:#}");
         }
-        is_time(&letter["deadAt"]);
-        has_no(&letter, &["body", "bodyBase64", "errors", "replayOf", "replayId", "discard"]);
-        assert_eq!(text(&letter["event"], "eventId"), reason);
-        assert_eq!(text(&letter["event"], "phoneNumber"), "+15550001");
+        assert_timestamp(&letter["deadAt"]);
+        assert_absent(&letter, &["body", "bodyBase64", "errors", "replayOf", "replayId", "discard"]);
+        assert_eq!(text_field(&letter["event"], "eventId"), reason);
+        assert_eq!(text_field(&letter["event"], "phoneNumber"), "+15550001");
 
         let attempts = letter["attempts"].as_array().expect("attempts");
         assert_eq!(attempts.len(), count, "{letter:#}");
         for attempt in attempts {
-            is_time(&attempt["at"]);
+            assert_timestamp(&attempt["at"]);
             assert!(attempt["durationMs"].is_u64(), "{attempt:#}");
-            assert_eq!((attempt.get("status").unwrap_or(&Value::Null), text(attempt, "cause")), (&status, cause));
+            assert_eq!((attempt.get("status").unwrap_or(&Value::Null), text_field(attempt, "cause")), (&status, cause));
             assert_eq!(attempt.get("error").is_some_and(Value::is_string), status.is_null(), "{attempt:#}");
         }
         let answers = attempts.iter().filter_map(|attempt| attempt["answer"].as_str());
@@ -116,40 +116,43 @@ async fn a_dead_delivery_tells_its_whole_story_whatever_it_died_of() {
         };
         assert_eq!(answers.collect::<Vec<_>>(), said);
 
-        let webhook = text(&letter, "webhookId");
-        assert_eq!(ids(&stage.waypost.letters(&format!("webhookId={webhook}")).await), [text(&letter, "id")]);
+        let webhook = text_field(&letter, "webhookId");
+        assert_eq!(ids(&app.waypost.letters(&format!("webhookId={webhook}")).await), [text_field(&letter, "id")]);
         if matches!(reason, "webhook_disabled" | "webhook_deleted") {
             // It died while it waited, and what waits has no configuration from which its request could be shown.
-            has_no(&letter, &["request"]);
+            assert_absent(&letter, &["request"]);
             continue;
         }
-        let (request, id) = (&letter["request"], text(&letter, "deliveryId"));
-        assert_eq!((text(request, "method"), text(request, "url")), ("POST", url.as_str()));
+        let (request, id) = (&letter["request"], text_field(&letter, "deliveryId"));
+        assert_eq!((text_field(request, "method"), text_field(request, "url")), ("POST", url.as_str()));
         assert_eq!(
-            (header(request, "webhook-id"), header(request, "content-type")),
+            (header_value(request, "webhook-id"), header_value(request, "content-type")),
             (Some(id), Some("application/json"))
         );
-        let sent = stage.receiver.requests();
+        let sent = app.receiver.requests();
         match sent.iter().rfind(|request| request.webhook_id() == id) {
-            Some(sent) => assert_eq!(text(request, "body").as_bytes(), &sent.body[..]),
+            Some(sent) => assert_eq!(text_field(request, "body").as_bytes(), &sent.body[..]),
             None => assert_eq!(reason, "forbidden_address", "{id} was never sent"),
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_shown_as_it_came() {
-    let stage = Stage::set("letters", &[]).await;
+async fn a_malformed_message_is_shown_unchanged() {
+    let app = TestApp::start("letters", &[]).await;
     let bodies: [&[u8]; 2] = [b"no event", b"\xff\xfe{}\x00"];
-    let exchange = format!("{}.events", stage.prefix);
-    stage.amqp.publish(&exchange, bodies.map(|body| Message::raw(body).key("13010"))).await;
-    let listed = stage.waypost.until_letters("reason=malformed", bodies.len()).await;
+    let exchange = format!("{}.events", app.prefix);
+    app.amqp.publish(&exchange, bodies.map(|body| Message::raw(body).key("13010"))).await;
+    let listed = app.waypost.wait_for_letters("reason=malformed", bodies.len()).await;
     for listed in &listed {
-        let letter = stage.waypost.letter(text(listed, "id")).await;
-        shows(&letter, listed);
-        assert_eq!((text(&letter, "state"), text(&letter, "reason")), ("pending", "malformed"));
-        is_time(&letter["deadAt"]);
-        has_no(&letter, &["campaignId", "label", "webhookId", "deliveryId", "url", "status", "event", "request"]);
+        let letter = app.waypost.letter(text_field(listed, "id")).await;
+        assert_matches_list_item(&letter, listed);
+        assert_eq!((text_field(&letter, "state"), text_field(&letter, "reason")), ("pending", "malformed"));
+        assert_timestamp(&letter["deadAt"]);
+        assert_absent(
+            &letter,
+            &["campaignId", "label", "webhookId", "deliveryId", "url", "status", "event", "request"],
+        );
         let errors = letter["errors"].as_array().expect("errors");
         assert!(errors.iter().all(|error| error["path"] == "$" && error["message"].is_string()), "{letter:#}");
         assert!(!errors.is_empty());
@@ -161,84 +164,85 @@ async fn what_is_no_event_is_shown_as_it_came() {
 }
 
 #[tokio::test]
-async fn events_with_the_same_identity_have_a_letter_each() {
-    let stage = Stage::set("letters", &[]).await;
-    stage.receiver.answer("/agent", Answer::status(410));
+async fn events_with_the_same_id_have_a_letter_each() {
+    let app = TestApp::start("letters", &[]).await;
+    app.receiver.reply("/agent", Answer::status(410));
     // So many that some die in the same millisecond.
-    let events = vec![chose(3, "twin"); 600];
-    stage.amqp.publish_events(&stage.prefix, &events).await;
-    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"dead\"}", events.len() as f64).await;
-    let letters = stage.waypost.until_letters("", events.len()).await;
-    let deliveries: BTreeSet<&str> = letters.iter().map(|letter| text(letter, "deliveryId")).collect();
+    let events = vec![step_event().keyword(3).id("twin").json(); 600];
+    app.amqp.publish_events(&app.prefix, &events).await;
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"dead\"}", events.len() as f64).await;
+    let letters = app.waypost.wait_for_letters("", events.len()).await;
+    let deliveries: BTreeSet<&str> = letters.iter().map(|letter| text_field(letter, "deliveryId")).collect();
     assert_eq!(deliveries.len(), 1, "the receiver was told that they are the same");
 }
 
 #[tokio::test]
-async fn what_died_while_no_worker_ran_is_there_when_one_does() {
-    let stage = Stage::set("letters", &[]).await;
-    stage.bury(3, 3).await;
-    stage.waypost.terminate();
-    assert!(stage.waypost.wait().await.success());
-    let event = chose(3, "poison");
-    stage.poison(&event).await;
-    stage.waypost.restart().await;
-    let letters = stage.waypost.until_letters("", 4).await;
+async fn letters_written_while_no_worker_ran_are_found() {
+    let app = TestApp::start("letters", &[]).await;
+    app.create_dead_letters(3, 3).await;
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
+    let event = step_event().keyword(3).id("poison").json();
+    app.create_poison_message(&event).await;
+    app.waypost.restart().await;
+    let letters = app.waypost.wait_for_letters("", 4).await;
     let listed = letters.iter().find(|letter| letter["reason"] == "poison").expect("a letter");
-    let poison = stage.waypost.letter(text(listed, "id")).await;
-    shows(&poison, listed);
-    assert_eq!((text(&poison, "reason"), text(&poison, "state")), ("poison", "pending"));
-    assert_eq!(text(&poison, "body"), event.to_string());
-    is_time(&poison["deadAt"]);
-    assert_eq!((text(&poison, "eventId"), text(&poison, "campaignId")), ("poison", "13010"));
-    has_no(&poison, &["bodyBase64", "errors", "deliveryId", "request"]);
+    let poison = app.waypost.letter(text_field(listed, "id")).await;
+    assert_matches_list_item(&poison, listed);
+    assert_eq!((text_field(&poison, "reason"), text_field(&poison, "state")), ("poison", "pending"));
+    assert_eq!(text_field(&poison, "body"), event.to_string());
+    assert_timestamp(&poison["deadAt"]);
+    assert_eq!((text_field(&poison, "eventId"), text_field(&poison, "campaignId")), ("poison", "13010"));
+    assert_absent(&poison, &["bodyBase64", "errors", "deliveryId", "request"]);
 
     // One that has never run before reads the same.
-    let new = stage.second().await;
-    let poison = text(listed, "id");
-    assert_eq!(new.until_letters("", 4).await, stage.waypost.letters("").await);
-    assert_eq!(new.letter(poison).await, stage.waypost.letter(poison).await);
+    let new = app.start_second_worker().await;
+    let poison = text_field(listed, "id");
+    assert_eq!(new.wait_for_letters("", 4).await, app.waypost.letters("").await);
+    assert_eq!(new.letter(poison).await, app.waypost.letter(poison).await);
 }
 
 #[tokio::test]
-async fn headers_and_secrets_of_a_webhook_are_nowhere_in_the_letters() {
-    let stage = Stage::set("letters", &[]).await;
-    let mut campaign = campaign(&stage.receiver);
+async fn letters_contain_no_header_values_and_secrets() {
+    let app = TestApp::start("letters", &[]).await;
+    let mut campaign = example_campaign(&app.receiver);
     let webhook = campaign.pointer_mut("/sections/0/menu/3/webhook").expect("a webhook");
     let hidden = ["the-key", "the-other-key", "whsec_c2l4dGVlbi1ieXRlcy1hcmUtdG9vLWZldy1mb3ItdGhpcw=="];
     webhook["headers"] = json!({ "X-Api-Key": hidden[0], "Authorization": format!("Bearer {}", hidden[1]) });
     webhook["secret"] = hidden[2].into();
-    stage.waypost.put_campaign(&campaign).await;
-    stage.bury(4, 2).await;
+    app.waypost.put_campaign(&campaign).await;
+    app.create_dead_letters(4, 2).await;
     // A receiver that repeats what it was sent.
     let repeated = format!("bad key: {}, {} and {}", hidden[0], hidden[1], hidden[2]);
-    stage.receiver.answer("/offers", Answer::status(500).body(repeated));
-    let letters = ids(&stage.waypost.letters("").await);
-    let replay = stage.waypost.order_replay(&json!({ "ids": [letters[0]] })).await;
-    stage.waypost.until_replay(&replay, "done").await;
-    let sent = stage.receiver.requests();
+    app.receiver.reply("/offers", Answer::status(500).body(repeated));
+    let letters = ids(&app.waypost.letters("").await);
+    let replay = app.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
+    app.waypost.wait_for_replay(&replay, "done").await;
+    let sent = app.receiver.requests();
     assert_eq!(sent[0].header("x-api-key"), Some(hidden[0]), "the receiver is given what is hidden elsewhere");
-    let letters = ids(&stage.waypost.until_letters("", 3).await);
+    let letters = ids(&app.waypost.wait_for_letters("", 3).await);
 
     let mut paths = ["/v1/dead-letters", "/v1/dead-letters/summary", "/v1/replays"].map(str::to_owned).to_vec();
     paths.extend(letters.iter().map(|id| format!("/v1/dead-letters/{id}")));
     paths.push(format!("/v1/replays/{replay}"));
     for path in paths {
-        let reply = stage.waypost.get(&path).await;
+        let reply = app.waypost.get(&path).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         for hidden in hidden {
             assert!(!reply.body.contains(hidden), "{path} shows {hidden}: {}", reply.body);
         }
     }
     for id in &letters {
-        let request = &stage.waypost.letter(id).await["request"];
+        let request = &app.waypost.letter(id).await["request"];
         // That there are some, and what they are called, is no secret.
         assert_eq!(
-            (header(request, "x-api-key"), header(request, "authorization")),
+            (header_value(request, "x-api-key"), header_value(request, "authorization")),
             (Some("********"), Some("********"))
         );
     }
-    let again = &stage.waypost.until_letters("status=500", 1).await[0];
-    assert_eq!(again["attempts"][0]["answer"], "bad key: ********, ******** and ********", "{again:#}");
+    let again = app.waypost.wait_for_letters("status=500", 1).await;
+    let again = only(&again);
+    assert_eq!(first_attempt(again)["answer"], "bad key: ********, ******** and ********", "{again:#}");
     let told = |line: &String| hidden.iter().any(|hidden| line.contains(hidden));
-    assert_eq!(stage.waypost.lines().iter().find(|line| told(line)), None);
+    assert_eq!(app.waypost.log_lines().iter().find(|line| told(line)), None);
 }

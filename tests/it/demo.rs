@@ -7,19 +7,19 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cli::Run;
-use crate::support::waypost::Printed;
+use crate::cli::CliProcess;
+use crate::support::waypost::CommandOutput;
 use crate::support::{Broker, unique};
 
 /// A virtual host of the shared broker with nothing in it, and a folder for temporary files: what a demo leaves behind
 /// is all there is in them.
-struct Clean {
+struct DemoFolder {
     broker: &'static Broker,
     vhost: String,
     folder: TempDir,
 }
 
-impl Clean {
+impl DemoFolder {
     async fn new() -> Self {
         let (broker, vhost) = (Broker::shared().await, unique("demo"));
         broker.ctl(&["add_vhost", &vhost]).await;
@@ -28,15 +28,15 @@ impl Clean {
         Self { broker, vhost, folder }
     }
 
-    fn start(&self, arguments: &[&str]) -> Run {
+    fn start(&self, arguments: &[&str]) -> CliProcess {
         let url = self.broker.url().replace("%2f", &self.vhost);
         let temporary = self.folder.path().display().to_string();
         let environment = [("WAYPOST_BROKER__URL", url.as_str()), ("TMPDIR", &temporary)];
-        Run::start(Path::new("/"), &environment, &[&["demo"], arguments].concat(), b"")
+        CliProcess::start(Path::new("/"), &environment, &[&["demo"], arguments].concat(), b"")
     }
 
     /// What is left, now that the demo has ended.
-    async fn left_behind(&self) -> Vec<String> {
+    async fn leftovers(&self) -> Vec<String> {
         let queues = self.broker.ctl(&["list_queues", "-p", &self.vhost, "--no-table-headers", "name"]).await;
         let exchanges = self.broker.ctl(&["list_exchanges", "-p", &self.vhost, "--no-table-headers", "name"]).await;
         let files = std::fs::read_dir(self.folder.path()).expect("the folder").filter_map(Result::ok);
@@ -49,7 +49,7 @@ impl Clean {
 }
 
 #[track_caller]
-fn ended(printed: &Printed, code: i32, said: &str) {
+fn assert_exit(printed: &CommandOutput, code: i32, said: &str) {
     assert_eq!(printed.code, Some(code), "{printed:#?}");
     assert!(printed.stderr.contains(said), "it does not say {said:?}: {printed:#?}");
     assert!(!printed.stderr.contains("panicked"), "{printed:#?}");
@@ -57,9 +57,9 @@ fn ended(printed: &Printed, code: i32, said: &str) {
 
 #[tokio::test]
 async fn every_event_is_accounted_for_and_nothing_is_left_behind() {
-    let clean = Clean::new().await;
-    let printed = clean.start(&["--events", "300", "--json"]).end().await;
-    ended(&printed, 0, "");
+    let clean = DemoFolder::new().await;
+    let printed = clean.start(&["--events", "300", "--json"]).wait_for_exit().await;
+    assert_exit(&printed, 0, "");
     let account: Value = serde_json::from_str(&printed.stdout).expect("one JSON document");
     let parts = ["published", "noWebhook", "delivered", "dead", "waiting", "contradictions"];
     let parts: serde_json::Map<_, _> = parts.map(|part| (part.to_owned(), account[part].clone())).into_iter().collect();
@@ -71,62 +71,62 @@ async fn every_event_is_accounted_for_and_nothing_is_left_behind() {
     // Once each, three times, once, and four times.
     let attempts = 135 + 3 * 75 + 15 + 4 * 30;
     assert!(account["attempts"].as_u64().is_some_and(|made| made >= attempts), "{account:#}");
-    assert_eq!(clean.left_behind().await, [""; 0]);
+    assert_eq!(clean.leftovers().await, [""; 0]);
 }
 
 #[tokio::test]
-async fn for_people_it_tells_the_same_in_words() {
-    let clean = Clean::new().await;
-    let printed = clean.start(&["--events", "20"]).end().await;
-    ended(&printed, 0, "in flight 0");
+async fn the_text_output_matches_the_json_output() {
+    let clean = DemoFolder::new().await;
+    let printed = clean.start(&["--events", "20"]).wait_for_exit().await;
+    assert_exit(&printed, 0, "in flight 0");
     for words in ["all deliveries are accounted for", "dead: gone", "dead: exhausted", "webhook-id: ", "x-api-key: "] {
         assert!(printed.stdout.contains(words), "no {words:?}: {}", printed.stdout);
     }
 }
 
 #[tokio::test]
-async fn stopped_in_the_middle_it_leaves_nothing_behind() {
-    let clean = Clean::new().await;
+async fn an_interrupted_demo_leaves_nothing_behind() {
+    let clean = DemoFolder::new().await;
     let run = clean.start(&["--events", "200"]);
-    run.until_stderr("published ").await;
+    run.wait_for_stderr("published ").await;
     run.terminate();
-    ended(&run.end().await, 1, "stopped before the end");
-    assert_eq!(clean.left_behind().await, [""; 0]);
+    assert_exit(&run.wait_for_exit().await, 1, "stopped before the end");
+    assert_eq!(clean.leftovers().await, [""; 0]);
 }
 
 #[tokio::test]
-async fn where_its_worker_can_not_start_it_leaves_nothing_behind() {
-    let clean = Clean::new().await;
+async fn a_failed_start_leaves_nothing_behind() {
+    let clean = DemoFolder::new().await;
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nnot one\n-----END CERTIFICATE-----\n")
         .expect("its content");
     let setting = format!("egress.caFile={}", file.path().display());
-    let printed = clean.start(&["--set", &setting]).end().await;
+    let printed = clean.start(&["--set", &setting]).wait_for_exit().await;
     assert_eq!(printed.code, Some(1), "{printed:#?}");
-    assert_eq!(clean.left_behind().await, [""; 0]);
+    assert_eq!(clean.leftovers().await, [""; 0]);
 }
 
 /// Some settings are the demo's own: whoever gives one is told so, at once.
 #[tokio::test]
-async fn settings_of_its_own_are_not_to_be_given() {
-    let clean = Clean::new().await;
+async fn settings_that_the_demo_controls_are_refused() {
+    let clean = DemoFolder::new().await;
     for (setting, value) in [("broker.prefix", "mine"), ("http.listen", "127.0.0.1:1"), ("store.path", "/nowhere")] {
-        let printed = clean.start(&["--set", &format!("{setting}={value}")]).end().await;
-        ended(&printed, 2, setting);
+        let printed = clean.start(&["--set", &format!("{setting}={value}")]).wait_for_exit().await;
+        assert_exit(&printed, 2, setting);
     }
-    assert_eq!(clean.left_behind().await, [""; 0]);
+    assert_eq!(clean.leftovers().await, [""; 0]);
 }
 
 #[tokio::test]
-async fn without_a_broker_it_says_what_it_needs() {
+async fn a_missing_broker_is_reported() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let temporary = folder.path().display().to_string();
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let url = format!("amqp://guest:open-sesame@{nobody}/%2f");
     let environment = [("WAYPOST_BROKER__URL", url.as_str()), ("TMPDIR", &temporary)];
-    let printed = Run::start(Path::new("/"), &environment, &["demo", "--json"], b"").end().await;
-    ended(&printed, 1, &nobody.to_string());
-    ended(&printed, 1, "The demo needs a RabbitMQ");
+    let printed = CliProcess::start(Path::new("/"), &environment, &["demo", "--json"], b"").wait_for_exit().await;
+    assert_exit(&printed, 1, &nobody.to_string());
+    assert_exit(&printed, 1, "The demo needs a RabbitMQ");
     assert!(printed.stderr.contains("WAYPOST_BROKER__URL"), "{printed:#?}");
     assert!(!printed.stderr.contains("open-sesame"), "the password is shown: {printed:#?}");
     assert_eq!(printed.stdout, "");

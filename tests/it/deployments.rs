@@ -8,7 +8,11 @@ use std::process::Command;
 use serde_json::{Value, json};
 use waypost_broker::names::Names;
 
-use crate::support::tools::{project, read, run, succeed, told, tool, yaml};
+use crate::support::dead_letters::text_field;
+use crate::support::json::{items_of, only_of};
+use crate::support::tools::{
+    all_output, parse_yaml, project_root, read_project_file, run, run_successfully, tool_command,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
 
@@ -18,22 +22,22 @@ const CLOSING_SECONDS: u64 = 6;
 const OVERLAYS: [&str; 2] = ["development", "production"];
 
 /// `waypost check` with this environment and nothing else.
-fn check(environment: &BTreeMap<String, String>) -> Command {
+fn check_command(environment: &BTreeMap<String, String>) -> Command {
     let mut check = Command::new(PROGRAM);
     // A folder without a waypost.toml.
-    check.env_clear().envs(environment).current_dir(project().join("deploy")).arg("check");
+    check.env_clear().envs(environment).current_dir(project_root().join("deploy")).arg("check");
     check
 }
 
 /// The settings that the program makes of an environment, and of a file where there is one.
 #[track_caller]
 fn settings(environment: &BTreeMap<String, String>, file: Option<&Path>) -> BTreeMap<String, String> {
-    let mut check = check(environment);
+    let mut check = check_command(environment);
     check.arg("--json");
     if let Some(file) = file {
         check.arg("--config").arg(file);
     }
-    let settings: Value = serde_json::from_str(&succeed(&mut check)).expect("JSON");
+    let settings: Value = serde_json::from_str(&run_successfully(&mut check)).expect("JSON");
     let settings = settings.get("settings").unwrap_or(&settings).as_array().expect("a list of settings").clone();
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     settings.iter().map(|setting| (plain(&setting["key"]), plain(&setting["value"]))).collect()
@@ -47,7 +51,7 @@ fn seconds(text: &str) -> u64 {
 
 /// What a setting of a file or a variable has to leave time for.
 #[track_caller]
-fn leaves_time(settings: &BTreeMap<String, String>, given: u64) {
+fn assert_stop_time(settings: &BTreeMap<String, String>, given: u64) {
     let needed = seconds(&settings["shutdown.grace"]) + CLOSING_SECONDS;
     assert!(given >= needed, "{given} s to stop, and shutdown.grace needs {needed}");
 }
@@ -56,18 +60,18 @@ fn leaves_time(settings: &BTreeMap<String, String>, given: u64) {
 fn secrets() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("env").display().to_string();
-    succeed(tool("scripts/compose-secrets").arg(&file));
+    run_successfully(tool_command("scripts/compose-secrets").arg(&file));
     (folder, file)
 }
 
 /// `docker-compose.yml`, with other files over it, as compose resolves it.
 fn composed(env_file: &str, more: &[&str]) -> Value {
-    let mut compose = tool("docker-compose");
+    let mut compose = tool_command("docker-compose");
     compose.args(["--env-file", env_file, "--profile", "sample", "--file", "docker-compose.yml"]);
     more.iter().for_each(|file| {
         compose.args(["--file", file]);
     });
-    serde_json::from_str(&succeed(compose.args(["config", "--format", "json"]))).expect("JSON")
+    serde_json::from_str(&run_successfully(compose.args(["config", "--format", "json"]))).expect("JSON")
 }
 
 fn map(value: &Value) -> BTreeMap<String, Value> {
@@ -75,7 +79,7 @@ fn map(value: &Value) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn compose_files_are_right_and_pinned_and_watched() {
+fn compose_files_are_valid_pinned_and_have_health_checks() {
     let (_folder, env) = secrets();
     for more in [&[][..], &["deploy/compose/cluster.yml"]] {
         let composed = composed(&env, more);
@@ -101,9 +105,9 @@ fn compose_files_are_right_and_pinned_and_watched() {
         let waypost = &services["waypost"];
         let environment = map(&waypost["environment"]).into_iter();
         let environment = environment.map(|(name, value)| (name, value.as_str().expect("text").to_owned())).collect();
-        succeed(check(&environment).arg("compose/campaign.json"));
+        run_successfully(check_command(&environment).arg("compose/campaign.json"));
         let settings = settings(&environment, None);
-        leaves_time(&settings, seconds(waypost["stop_grace_period"].as_str().expect("a time to stop")));
+        assert_stop_time(&settings, seconds(waypost["stop_grace_period"].as_str().expect("a time to stop")));
         assert_eq!(waypost["healthcheck"]["test"], json!(["CMD", "/usr/local/bin/waypost", "ready"]));
         assert_eq!(waypost["read_only"], true);
     }
@@ -111,28 +115,28 @@ fn compose_files_are_right_and_pinned_and_watched() {
 
 #[test]
 fn compose_has_no_secret_and_says_which_one_is_missing() {
-    let output = run(tool("docker-compose").args(["--env-file", "/dev/null", "config", "--quiet"]));
+    let output = run(tool_command("docker-compose").args(["--env-file", "/dev/null", "config", "--quiet"]));
     assert!(!output.status.success(), "{output:?}");
     for secret in ["RABBITMQ_PASSWORD", "WAYPOST_HTTP__TOKENS", "WAYPOST_SECRET_KEY", "GRAFANA_PASSWORD"] {
         let wanted = format!("required variable {secret} is missing a value: run scripts/compose-secrets");
-        assert!(told(&output).contains(&wanted), "{}", told(&output));
+        assert!(all_output(&output).contains(&wanted), "{}", all_output(&output));
     }
 }
 
 #[test]
 fn images_are_built_as_a_linter_advises() {
-    succeed(tool("hadolint").args(["Dockerfile", "deploy/compose/publisher.Dockerfile"]));
+    run_successfully(tool_command("hadolint").args(["Dockerfile", "deploy/compose/publisher.Dockerfile"]));
 }
 
 #[test]
 fn the_image_runs_with_settings_the_program_knows() {
-    let dockerfile = read("Dockerfile");
+    let dockerfile = read_project_file("Dockerfile");
     let variables = dockerfile.split_whitespace().filter_map(|word| word.split_once('='));
     let variables = variables.filter(|(name, _)| name.starts_with("WAYPOST_"));
     let mut environment: BTreeMap<String, String> =
         variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     assert_eq!(environment.len(), 3, "{environment:?}");
-    environment.insert("WAYPOST_HTTP__TOKENS".to_owned(), crate::stage::tokens());
+    environment.insert("WAYPOST_HTTP__TOKENS".to_owned(), crate::test_app::token_settings());
     settings(&environment, None);
     for wanted in ["\nUSER 65532:65532\n", "CMD [\"/usr/local/bin/waypost\", \"ready\"]", "\nCMD [\"serve\"]"] {
         assert!(dockerfile.contains(wanted), "Dockerfile has no {wanted:?}");
@@ -149,14 +153,14 @@ fn default_argument(dockerfile: &str, name: &str) -> String {
 /// A line `name = "value"` of `Cargo.toml`.
 #[track_caller]
 fn manifest_value(name: &str) -> String {
-    let manifest = read("Cargo.toml");
+    let manifest = read_project_file("Cargo.toml");
     let value = manifest.lines().find_map(|line| line.strip_prefix(&format!("{name} = \"")));
     value.unwrap_or_else(|| panic!("Cargo.toml has no {name}")).trim_end_matches('"').to_owned()
 }
 
 #[test]
 fn the_image_has_the_labels_that_registries_read() {
-    let dockerfile = read("Dockerfile");
+    let dockerfile = read_project_file("Dockerfile");
     assert_eq!(default_argument(&dockerfile, "VERSION"), env!("CARGO_PKG_VERSION"), "a release changes both");
     let license = format!("licenses=\"{}\"", manifest_value("license"));
     for label in [
@@ -174,7 +178,7 @@ fn the_image_has_the_labels_that_registries_read() {
 
 #[test]
 fn the_image_is_built_with_the_oldest_rust_that_is_supported() {
-    let dockerfile = read("Dockerfile");
+    let dockerfile = read_project_file("Dockerfile");
     let rust = default_argument(&dockerfile, "RUST");
     let version = manifest_value("rust-version");
     assert!(
@@ -191,15 +195,15 @@ fn the_image_is_built_with_the_oldest_rust_that_is_supported() {
 #[test]
 fn deployments_run_the_version_of_this_source_as_the_user_of_the_image() {
     let version = env!("CARGO_PKG_VERSION");
-    let dockerfile = read("Dockerfile");
+    let dockerfile = read_project_file("Dockerfile");
     let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
     let (_folder, env) = secrets();
     let composed = composed(&env, &[]);
     assert_eq!(composed["services"]["waypost"]["image"], format!("waypost:{version}"));
     for overlay in OVERLAYS {
         let objects = rendered(overlay);
-        let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
-        let image = pod["containers"][0]["image"].as_str().expect("an image");
+        let pod = &object_of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
+        let image = text_field(only_of(&pod["containers"]), "image");
         assert!(image.ends_with(&format!("waypost:{version}")), "{overlay}: {image}");
         let context = &pod["securityContext"];
         assert_eq!(format!("{}:{}", context["runAsUser"], context["runAsGroup"]), user, "{overlay}");
@@ -207,23 +211,23 @@ fn deployments_run_the_version_of_this_source_as_the_user_of_the_image() {
 }
 
 #[test]
-fn the_image_is_built_of_all_that_the_program_is_made_of() {
-    let (dockerfile, let_in) = (read("Dockerfile"), read(".dockerignore"));
+fn the_image_build_copies_all_sources() {
+    let (dockerfile, let_in) = (read_project_file("Dockerfile"), read_project_file(".dockerignore"));
     assert!(dockerfile.contains("\nCOPY . .\n"), "the Dockerfile copies what .dockerignore lets in");
     let has = |path: &str| {
         assert!(let_in.lines().any(|line| line == format!("!{path}")), ".dockerignore leaves {path} out");
     };
     for path in let_in.lines().filter_map(|line| line.strip_prefix('!')) {
-        assert!(project().join(path).exists(), ".dockerignore lets {path} in, which is not there");
+        assert!(project_root().join(path).exists(), ".dockerignore lets {path} in, which is not there");
     }
     // Besides these, what the sources include, tests left out.
     let needed = ["Cargo.toml", "Cargo.lock", "LICENSE", "scripts/image-sbom", "src", "crates", "benches"];
     needed.into_iter().for_each(has);
-    let manifest = read("Cargo.toml");
+    let manifest = read_project_file("Cargo.toml");
     let dependencies = manifest.lines().filter(|line| line.contains('{'));
     let paths = dependencies.filter_map(|line| line.split_once("path = \"").map(|(_, path)| path));
     paths.filter_map(|path| path.split(['"', '/']).next()).for_each(has);
-    let mut folders = vec![project().join("src"), project().join("crates")];
+    let mut folders = vec![project_root().join("src"), project_root().join("crates")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder") {
             let path = entry.expect("an entry").path();
@@ -239,7 +243,7 @@ fn the_image_is_built_of_all_that_the_program_is_made_of() {
             for macro_name in ["include_str!(\"", "include_bytes!(\""] {
                 for after in code.split(macro_name).skip(1) {
                     let named = after.split('"').next().expect("a path");
-                    let root = project().canonicalize().expect("the project");
+                    let root = project_root().canonicalize().expect("the project");
                     let included = folder.join(named).canonicalize().unwrap_or_else(|error| panic!("{named}: {error}"));
                     let place = included.strip_prefix(root).expect("a file of the project").iter().next();
                     has(place.and_then(|place| place.to_str()).expect("a folder"));
@@ -252,11 +256,17 @@ fn the_image_is_built_of_all_that_the_program_is_made_of() {
 /// What an overlay makes, by kind.
 fn rendered(overlay: &str) -> Vec<Value> {
     let folder = format!("deploy/kubernetes/overlays/{overlay}");
-    yaml(&succeed(tool("kubectl").args(["kustomize", &folder])))
+    parse_yaml(&run_successfully(tool_command("kubectl").args(["kustomize", &folder])))
 }
 
-fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+fn object_of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// The first destination of the first rule for outgoing connections: the DNS service of the cluster.
+fn dns_peer(policy: &Value) -> &Value {
+    let rule = items_of(&policy["spec"]["egress"]).first().unwrap_or_else(|| panic!("no rules: {policy:#}"));
+    items_of(&rule["to"]).first().unwrap_or_else(|| panic!("no destinations: {policy:#}"))
 }
 
 /// Kinds that Kubernetes does not bring, and whose schemas it can't have: `tests/fixtures/custom-resources` has what of them is used.
@@ -266,14 +276,14 @@ fn is_custom(object: &Value) -> bool {
 }
 
 #[test]
-fn kubernetes_takes_what_the_overlays_make() {
+fn kustomize_overlays_are_valid() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for overlay in OVERLAYS {
         let (custom, known): (Vec<Value>, Vec<Value>) = rendered(overlay).into_iter().partition(is_custom);
         assert_eq!(custom.is_empty(), overlay == "development");
         for object in custom {
             let kind = object["kind"].as_str().expect("a kind");
-            let schema = read(&format!("tests/fixtures/custom-resources/{kind}.json"));
+            let schema = read_project_file(&format!("tests/fixtures/custom-resources/{kind}.json"));
             let schema: Value = serde_json::from_str(&schema).expect("a schema in JSON");
             let validator = jsonschema::draft202012::new(&schema).expect("a schema");
             let faults: Vec<String> =
@@ -285,8 +295,10 @@ fn kubernetes_takes_what_the_overlays_make() {
         let documents = known.iter().map(|object| format!("---\n{object}\n")).collect::<String>();
         std::fs::write(&file, documents).expect("written");
         for version in ["1.30", "1.37"] {
-            succeed(
-                tool("kubernetes-validate").args(["--strict", "--quiet", "--kubernetes-version", version]).arg(&file),
+            run_successfully(
+                tool_command("kubernetes-validate")
+                    .args(["--strict", "--quiet", "--kubernetes-version", version])
+                    .arg(&file),
             );
         }
     }
@@ -296,16 +308,16 @@ fn kubernetes_takes_what_the_overlays_make() {
 fn pods_have_settings_the_program_knows_and_time_to_stop() {
     let secrets = BTreeMap::from([
         ("broker-url", "amqps://waypost:secret@rabbitmq.rabbitmq:5671/%2f".to_owned()),
-        ("http-tokens", crate::stage::tokens()),
+        ("http-tokens", crate::test_app::token_settings()),
         ("secret-key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned()),
     ]);
     let folder = tempfile::tempdir().expect("a temporary folder");
     for overlay in OVERLAYS {
         let objects = rendered(overlay);
-        let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
-        let container = &pod["containers"][0];
+        let pod = &object_of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
+        let container = only_of(&pod["containers"]);
         let file = folder.path().join("waypost.toml");
-        std::fs::write(&file, of_kind(&objects, "ConfigMap")["data"]["waypost.toml"].as_str().expect("text"))
+        std::fs::write(&file, object_of_kind(&objects, "ConfigMap")["data"]["waypost.toml"].as_str().expect("text"))
             .expect("written");
         let value = |variable: &Value| match variable["valueFrom"]["secretKeyRef"]["key"].as_str() {
             Some(key) => secrets.get(key).unwrap_or_else(|| panic!("no key {key} in the README")).clone(),
@@ -315,7 +327,7 @@ fn pods_have_settings_the_program_knows_and_time_to_stop() {
         let environment =
             variables.iter().map(|variable| (variable["name"].as_str().expect("a name").to_owned(), value(variable)));
         let settings = settings(&environment.collect(), Some(&file));
-        leaves_time(&settings, pod["terminationGracePeriodSeconds"].as_u64().expect("a time to stop"));
+        assert_stop_time(&settings, pod["terminationGracePeriodSeconds"].as_u64().expect("a time to stop"));
         let mounts = container["volumeMounts"].as_array().expect("mounts");
         assert!(mounts.iter().any(|mount| mount["mountPath"] == settings["store.path"].as_str()), "{mounts:?}");
         assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
@@ -323,16 +335,16 @@ fn pods_have_settings_the_program_knows_and_time_to_stop() {
         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     }
-    let readme = read("deploy/kubernetes/README.md");
+    let readme = read_project_file("deploy/kubernetes/README.md");
     for key in secrets.keys() {
         assert!(readme.contains(&format!("--from-literal={key}=")), "deploy/kubernetes/README.md does not make {key}");
     }
 }
 
 #[test]
-fn selectors_meet_the_pods_and_triggers_the_queues() {
+fn selectors_match_pods_and_triggers_match_queues() {
     let objects = rendered("production");
-    let labels = map(&of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"]);
+    let labels = map(&object_of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"]);
     let meets = |selector: &Value| {
         let wanted = map(selector);
         !wanted.is_empty() && wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
@@ -343,21 +355,22 @@ fn selectors_meet_the_pods_and_triggers_the_queues() {
         ("PodDisruptionBudget", "/spec/selector/matchLabels"),
         ("NetworkPolicy", "/spec/podSelector/matchLabels"),
     ] {
-        let selector = of_kind(&objects, kind).pointer(selector).unwrap_or(&Value::Null);
+        let selector = object_of_kind(&objects, kind).pointer(selector).unwrap_or(&Value::Null);
         assert!(meets(selector), "{kind}: {selector}, and the pods have {labels:?}");
     }
-    let service = map(&of_kind(&objects, "Service")["metadata"]["labels"]);
-    let monitor = of_kind(&objects, "ServiceMonitor");
+    let service = map(&object_of_kind(&objects, "Service")["metadata"]["labels"]);
+    let monitor = object_of_kind(&objects, "ServiceMonitor");
     let watched = map(&monitor["spec"]["selector"]["matchLabels"]);
     assert!(watched.iter().all(|(name, value)| service.get(name) == Some(value)), "{watched:?} and {service:?}");
     // The alerts look for this job.
     let job = monitor["spec"]["jobLabel"].as_str().expect("a label");
     assert_eq!(service[job], "waypost");
     // Of other pods, only the labels that are theirs.
-    let dns = &of_kind(&objects, "NetworkPolicy")["spec"]["egress"][0]["to"][0]["podSelector"]["matchLabels"];
+    let dns = dns_peer(object_of_kind(&objects, "NetworkPolicy"));
+    let dns = &dns["podSelector"]["matchLabels"];
     assert_eq!(*dns, json!({ "k8s-app": "kube-dns" }));
     let names = Names::new("waypost");
-    let triggers = of_kind(&objects, "ScaledObject")["spec"]["triggers"].as_array().expect("triggers").clone();
+    let triggers = object_of_kind(&objects, "ScaledObject")["spec"]["triggers"].as_array().expect("triggers").clone();
     let queues: Vec<&str> = triggers.iter().filter_map(|trigger| trigger["metadata"]["queueName"].as_str()).collect();
     assert_eq!(queues, [names.events(), names.retries()]);
 }
@@ -365,22 +378,28 @@ fn selectors_meet_the_pods_and_triggers_the_queues() {
 /// `systemd-analyze` is where systemd is.
 #[cfg(target_os = "linux")]
 #[test]
-fn systemd_takes_the_unit_and_finds_it_closed() {
-    let unit = read("deploy/systemd/waypost.service");
+fn the_systemd_unit_is_valid_and_hardened() {
+    let unit = read_project_file("deploy/systemd/waypost.service");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let here = folder.path().join("waypost.service");
     // It looks whether the program is there.
     std::fs::write(&here, unit.replace("/usr/local/bin/waypost serve", &format!("{PROGRAM} serve"))).expect("written");
     // A key that it does not know it only tells of.
-    let verified = run(tool("systemd-analyze").args(["verify", "--man=no"]).arg(&here));
-    assert!(verified.status.success() && !told(&verified).contains("waypost.service"), "{}", told(&verified));
-    succeed(tool("systemd-analyze").args(["security", "--no-pager", "--offline=true", "--threshold=15"]).arg(&here));
+    let verified = run(tool_command("systemd-analyze").args(["verify", "--man=no"]).arg(&here));
+    assert!(
+        verified.status.success() && !all_output(&verified).contains("waypost.service"),
+        "{}",
+        all_output(&verified)
+    );
+    run_successfully(
+        tool_command("systemd-analyze").args(["security", "--no-pager", "--offline=true", "--threshold=15"]).arg(&here),
+    );
     let setting = |name: &str| {
         let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
         line.unwrap_or_else(|| panic!("no {name}"))
     };
     let environment = setting("Environment").split(' ').filter_map(|pair| pair.split_once('='));
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let example = project().join("waypost.example.toml");
-    leaves_time(&settings(&environment, Some(&example)), setting("TimeoutStopSec").parse().expect("seconds"));
+    let example = project_root().join("waypost.example.toml");
+    assert_stop_time(&settings(&environment, Some(&example)), setting("TimeoutStopSec").parse().expect("seconds"));
 }

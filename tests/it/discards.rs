@@ -3,56 +3,58 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::stage::{Stage, bearer};
 use crate::support::Answer;
-use crate::support::letters::{ids, text};
+use crate::support::dead_letters::{ids, text_field};
+use crate::support::json::only_of;
+use crate::test_app::{TestApp, bearer_token};
 
 const DISCARD: &str = "/v1/dead-letters/discard";
 
 #[tokio::test]
-async fn who_discarded_a_letter_and_why_is_kept() {
-    let stage = Stage::set_guarded("discards").await;
-    stage.bury(3, 4).await;
-    stage.bury(4, 3).await;
-    let letters = ids(&stage.waypost.letters("state=pending").await);
+async fn author_and_reason_of_a_discard_are_stored() {
+    let app = TestApp::start_with_tokens("discards").await;
+    app.create_dead_letters(3, 4).await;
+    app.create_dead_letters(4, 3).await;
+    let letters = ids(&app.waypost.letters("state=pending").await);
     let send = async |role: &str, order: &serde_json::Value| {
-        stage.waypost.send_as(Some(&bearer(role)), Method::POST, DISCARD, Some(order)).await
+        app.waypost.send_as(Some(&bearer_token(role)), Method::POST, DISCARD, Some(order)).await
     };
-    let by_ids = json!({ "ids": letters[..2], "because": "the customer has left" });
-    send("viewer", &by_ids).await.problem(403);
+    let [first, second, third, .., last] = &letters[..] else { panic!("not seven letters: {letters:?}") };
+    let by_ids = json!({ "ids": [first, second], "because": "the customer has left" });
+    send("viewer", &by_ids).await.expect_problem(403);
     let reply = send("operator", &by_ids).await;
     assert_eq!((reply.status, reply.json()), (200, json!({ "discarded": 2, "more": false })));
     // Of the oldest, all are still pending.
-    let webhook = text(&stage.waypost.letter(&letters[6]).await, "webhookId").to_owned();
+    let webhook = text_field(&app.waypost.letter(last).await, "webhookId").to_owned();
     let filter = json!({ "webhookId": webhook, "status": 410, "state": "pending" });
     let by_filter = json!({ "filter": filter, "because": "all of one webhook" });
     let reply = send("editor", &by_filter).await;
     assert_eq!((reply.status, reply.json()), (200, json!({ "discarded": 4, "more": false })));
-    stage.waypost.until_total("state=discarded", 6).await;
-    assert_eq!(ids(&stage.waypost.letters("state=pending").await), [letters[2].clone()]);
+    app.waypost.wait_for_letter_count("state=discarded", 6).await;
+    assert_eq!(ids(&app.waypost.letters("state=pending").await), [third.clone()]);
 
-    let second = stage.second().await;
-    second.until_total("state=discarded", 6).await;
-    for worker in [&stage.waypost, &second] {
-        let first = worker.letter(&letters[0]).await;
-        assert_eq!((text(&first, "state"), text(&first["discard"], "by")), ("discarded", "operator"));
-        assert_eq!(text(&first["discard"], "because"), "the customer has left");
+    let other = app.start_second_worker().await;
+    other.wait_for_letter_count("state=discarded", 6).await;
+    for worker in [&app.waypost, &other] {
+        let first = worker.letter(first).await;
+        assert_eq!((text_field(&first, "state"), text_field(&first["discard"], "by")), ("discarded", "operator"));
+        assert_eq!(text_field(&first["discard"], "because"), "the customer has left");
         assert_eq!(first["discard"].get("reason"), None, "{first:#}");
-        assert!(text(&first["discard"], "at") >= text(&first, "deadAt"), "{first:#}");
-        let last = worker.letter(&letters[6]).await;
-        assert_eq!(text(&last["discard"], "by"), "editor");
-        assert_eq!(text(&last["discard"], "because"), "all of one webhook");
+        assert!(text_field(&first["discard"], "at") >= text_field(&first, "deadAt"), "{first:#}");
+        let last = worker.letter(last).await;
+        assert_eq!(text_field(&last["discard"], "by"), "editor");
+        assert_eq!(text_field(&last["discard"], "because"), "all of one webhook");
         assert!(last["request"].is_object() && last["attempts"].is_array(), "what it was is not lost: {last:#}");
     }
-    assert_eq!(stage.receiver.requests().len(), 0);
+    assert_eq!(app.receiver.requests().len(), 0);
 }
 
 #[tokio::test]
-async fn an_order_that_is_wrong_discards_nothing() {
-    let stage = Stage::set("discards", &[]).await;
-    stage.bury(3, 3).await;
-    let letters = ids(&stage.waypost.letters("").await);
-    stage.waypost.post(DISCARD, &json!({ "ids": [letters[0], "dl_unknown"] })).await.problem(404);
+async fn an_invalid_request_discards_nothing() {
+    let app = TestApp::start("discards", &[]).await;
+    app.create_dead_letters(3, 3).await;
+    let letters = ids(&app.waypost.letters("").await);
+    app.waypost.post(DISCARD, &json!({ "ids": [letters[0], "dl_unknown"] })).await.expect_problem(404);
     let refused = [
         json!({}),
         json!({ "because": "for no reason" }),
@@ -73,60 +75,63 @@ async fn an_order_that_is_wrong_discards_nothing() {
         json!([]),
     ];
     for order in refused {
-        let reply = stage.waypost.post(DISCARD, &order).await;
+        let reply = app.waypost.post(DISCARD, &order).await;
         assert_eq!(reply.status, 422, "{order}: {reply:?}");
-        reply.problem(422);
+        reply.expect_problem(422);
     }
 
     // A reason is kept with each letter: so it is no document.
     for because in ["", " \n", &"x".repeat(501), &"x".repeat(900_000)] {
         let order = json!({ "ids": letters, "because": because });
-        assert_eq!(stage.waypost.post(DISCARD, &order).await.faults(), ["$.because"], "{} bytes", because.len());
+        assert_eq!(app.waypost.post(DISCARD, &order).await.violation_paths(), ["$.because"], "{} bytes", because.len());
     }
-    assert_eq!(stage.waypost.post(DISCARD, &json!({ "filter": { "reason": "gone" } })).await.faults(), ["$.because"]);
-    stage.waypost.until_states(&[("pending", 3)]).await;
-    let schema = &stage.waypost.get("/v1/openapi.json").await.json()["components"]["schemas"]["DiscardOrder"];
+    assert_eq!(
+        app.waypost.post(DISCARD, &json!({ "filter": { "reason": "gone" } })).await.violation_paths(),
+        ["$.because"]
+    );
+    app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
+    let schema = &app.waypost.get("/v1/openapi.json").await.json()["components"]["schemas"]["DiscardOrder"];
     let because = &schema["properties"]["because"];
     assert_eq!((&because["minLength"], &because["maxLength"]), (&json!(1), &json!(500)), "{because:#}");
 
     // What is being sent is not given up meanwhile.
-    stage.receiver.answer("/agent", Answer::never());
-    stage.waypost.order_replay(&json!({ "ids": [letters[0]] })).await;
-    stage.waypost.until_total("state=replaying", 1).await;
-    let detail = stage.waypost.post(DISCARD, &json!({ "ids": letters })).await.problem(409);
-    assert!(text(&detail, "detail").contains(&letters[0]), "which one is not told: {detail:#}");
-    stage.waypost.until_states(&[("pending", 2), ("replaying", 1)]).await;
+    app.receiver.reply("/agent", Answer::never());
+    app.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
+    app.waypost.wait_for_letter_count("state=replaying", 1).await;
+    let detail = app.waypost.post(DISCARD, &json!({ "ids": letters })).await.expect_problem(409).detail;
+    assert!(detail.contains(&letters[0]), "which one is not told: {detail}");
+    app.waypost.wait_for_state_counts(&[("pending", 2), ("replaying", 1)]).await;
 
     // A filter passes it by, and what is discarded already is not discarded again.
     let longest = "ü".repeat(500);
-    assert_eq!(stage.waypost.discard(&json!({ "filter": { "reason": "gone" }, "because": longest })).await, 2);
-    stage.waypost.until_states(&[("discarded", 2), ("replaying", 1)]).await;
+    assert_eq!(app.waypost.discard(&json!({ "filter": { "reason": "gone" }, "because": longest })).await, 2);
+    app.waypost.wait_for_state_counts(&[("discarded", 2), ("replaying", 1)]).await;
     for (filter, words) in [
         (json!({ "reason": "gone" }), "matches no pending dead letter"),
         (json!({ "reason": "gone", "state": "pending" }), "matches no dead letter"),
     ] {
         let order = json!({ "filter": filter, "because": "once more" });
-        let detail = stage.waypost.post(DISCARD, &order).await.problem(422);
-        assert!(text(&detail, "detail").contains(words), "{detail:#}");
+        let detail = app.waypost.post(DISCARD, &order).await.expect_problem(422).detail;
+        assert!(detail.contains(words), "{detail}");
     }
 }
 
 #[tokio::test]
-async fn a_dry_run_counts_what_a_discard_would_concern() {
-    let stage = Stage::set("discards", &[]).await;
-    stage.bury(3, 4).await;
-    stage.bury(4, 3).await;
-    let all = stage.waypost.letters("").await;
+async fn a_dry_run_counts_the_letters_to_discard() {
+    let app = TestApp::start("discards", &[]).await;
+    app.create_dead_letters(3, 4).await;
+    app.create_dead_letters(4, 3).await;
+    let all = app.waypost.letters("").await;
     let letters = ids(&all);
-    let endpoint = stage.receiver.url("");
+    let endpoint = app.receiver.url("");
     let preview = async |order: &serde_json::Value| {
-        let reply = stage.waypost.post(DISCARD, order).await;
+        let reply = app.waypost.post(DISCARD, order).await;
         assert_eq!(reply.status, 200, "{order}: {reply:?}");
         reply.json()
     };
     // It changes nothing: so it needs no reason.
     let by_filter = preview(&json!({ "filter": { "status": 410 }, "dryRun": true })).await;
-    let times = || all.iter().map(|letter| text(letter, "deadAt"));
+    let times = || all.iter().map(|letter| text_field(letter, "deadAt"));
     let expected = json!({
         "total": 7, "oldest": times().min(), "newest": times().max(),
         "campaigns": [{ "campaignId": "13010", "count": 7 }], "moreCampaigns": 0,
@@ -134,12 +139,12 @@ async fn a_dry_run_counts_what_a_discard_would_concern() {
     });
     assert_eq!(by_filter, expected);
     let by_ids = preview(&json!({ "ids": letters[..2], "because": "a test", "dryRun": true })).await;
-    assert_eq!((&by_ids["total"], &by_ids["campaigns"][0]["count"]), (&json!(2), &json!(2)), "{by_ids:#}");
+    assert_eq!((&by_ids["total"], &only_of(&by_ids["campaigns"])["count"]), (&json!(2), &json!(2)), "{by_ids:#}");
     let nothing = preview(&json!({ "filter": { "status": 404 }, "dryRun": true })).await;
     assert_eq!((&nothing["total"], &nothing["newest"]), (&json!(0), &json!(null)), "{nothing:#}");
-    stage.waypost.post(DISCARD, &json!({ "ids": ["dl_unknown"], "dryRun": true })).await.problem(404);
+    app.waypost.post(DISCARD, &json!({ "ids": ["dl_unknown"], "dryRun": true })).await.expect_problem(404);
     let discarded = json!({ "filter": { "state": "discarded" }, "dryRun": true });
-    assert_eq!(stage.waypost.post(DISCARD, &discarded).await.faults(), ["$.filter.state"]);
-    stage.waypost.until_states(&[("pending", 7)]).await;
-    assert_eq!(stage.waypost.discard(&json!({ "ids": [letters[0]], "dryRun": false })).await, 1);
+    assert_eq!(app.waypost.post(DISCARD, &discarded).await.violation_paths(), ["$.filter.state"]);
+    app.waypost.wait_for_state_counts(&[("pending", 7)]).await;
+    assert_eq!(app.waypost.discard(&json!({ "ids": [letters[0]], "dryRun": false })).await, 1);
 }

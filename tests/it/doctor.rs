@@ -5,21 +5,21 @@ use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::Value;
 
-use super::stage::{LONG, Stage};
+use super::test_app::{SLOW_TIMEOUT, TestApp};
 use crate::support::broker::broker_version;
-use crate::support::waypost::{Printed, cli};
-use crate::support::{Amqp, Broker, Receiver, Waypost, unique, until};
+use crate::support::waypost::{CommandOutput, cli};
+use crate::support::{Amqp, Broker, Receiver, Waypost, unique, wait_until};
 
 /// Asks the doctor about a worker of this prefix, with more arguments.
-async fn examined(url: &str, prefix: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
+async fn run_doctor(url: &str, prefix: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
     let (url, prefix) = (format!("broker.url={url}"), format!("broker.prefix={prefix}"));
     let arguments = [&["doctor", "--json", "--set", &url, "--set", &prefix], more].concat();
-    let Printed { code, stdout, .. } = cli(&arguments).await;
+    let CommandOutput { code, stdout, .. } = cli(&arguments).await;
     (code, serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}")))
 }
 
 /// The verdict of a check, with what was found and what is to be done.
-fn of(findings: &[Value], check: &str) -> (String, String) {
+fn finding(findings: &[Value], check: &str) -> (String, String) {
     let finding = findings.iter().find(|finding| finding["check"] == check);
     let finding = finding.unwrap_or_else(|| panic!("no {check}: {findings:?}"));
     let text = |name: &str| finding[name].as_str().unwrap_or_default();
@@ -27,62 +27,62 @@ fn of(findings: &[Value], check: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_well_is_found_well() {
-    let stage = Stage::set("doctor", &[]).await;
+async fn a_healthy_setup_passes() {
+    let app = TestApp::start("doctor", &[]).await;
     let receiver = Receiver::start();
     let url = Broker::shared().await.url();
     let open = ["--set", "egress.allow=127.0.0.1", "--set", "egress.allowHttp=true", "--url", &receiver.url("/hook")];
-    let (code, findings) = examined(&url, &stage.prefix, &open).await;
+    let (code, findings) = run_doctor(&url, &app.prefix, &open).await;
     assert_eq!(code, Some(0), "{findings:?}");
     for check in ["clock", "folder", "broker", "version", "streams", "rights", "queues", "bindings", "egress"] {
-        assert_eq!(of(&findings, check).0, "good", "{findings:?}");
+        assert_eq!(finding(&findings, check).0, "good", "{findings:?}");
     }
-    assert!(of(&findings, "queues").1.contains("0 messages are ready"), "{findings:?}");
-    assert!(of(&findings, "egress").1.contains("answers HEAD with 200"), "{findings:?}");
+    assert!(finding(&findings, "queues").1.contains("0 messages are ready"), "{findings:?}");
+    assert!(finding(&findings, "egress").1.contains("answers HEAD with 200"), "{findings:?}");
     assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "something was posted");
     // It has left nothing behind.
-    assert!(Broker::shared().await.queues(&format!("{}.examination", stage.prefix)).await.is_empty());
+    assert!(Broker::shared().await.queues(&format!("{}.examination", app.prefix)).await.is_empty());
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_and_a_closed_address_are_told() {
+async fn an_unreachable_broker_and_a_used_address_are_reported() {
     let url = "amqp://guest:guest@127.0.0.1:1/";
-    let (code, findings) = examined(url, "doctor", &["--url", "https://127.0.0.1/"]).await;
+    let (code, findings) = run_doctor(url, "doctor", &["--url", "https://127.0.0.1/"]).await;
     assert_eq!(code, Some(1));
-    let (verdict, words) = of(&findings, "broker");
+    let (verdict, words) = finding(&findings, "broker");
     assert!(verdict == "bad" && words.contains("Connection refused") && words.contains("broker.url"), "{words}");
-    let (verdict, words) = of(&findings, "egress");
+    let (verdict, words) = finding(&findings, "egress");
     assert!(verdict == "bad" && words.contains("loopback") && words.contains("egress.allow"), "{words}");
 }
 
 #[tokio::test]
-async fn a_broker_that_takes_no_messages_is_told() {
+async fn blocked_publishing_is_reported() {
     let broker = Broker::private().await;
     broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
-    let (code, findings) = examined(&broker.url(), "doctor", &[]).await;
+    let (code, findings) = run_doctor(&broker.url(), "doctor", &[]).await;
     assert_eq!(code, Some(1));
-    let (verdict, words) = of(&findings, "rights");
+    let (verdict, words) = finding(&findings, "rights");
     assert!(verdict == "bad" && words.contains("short of memory or disk"), "{words}");
-    assert_eq!(of(&findings, "queues").0, "good", "{findings:?}");
+    assert_eq!(finding(&findings, "queues").0, "good", "{findings:?}");
 }
 
 #[tokio::test]
-async fn a_queue_of_another_kind_is_told_with_both_values() {
+async fn a_queue_mismatch_is_reported_with_both_values() {
     let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
     let channel = Amqp::connect(&url).await.channel().await;
     let retries = format!("{prefix}.retries");
     let declared =
         channel.queue_declare(retries.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
     declared.await.expect("a classic queue");
-    let (code, findings) = examined(&url, &prefix, &[]).await;
-    let (verdict, words) = of(&findings, "queues");
+    let (code, findings) = run_doctor(&url, &prefix, &[]).await;
+    let (verdict, words) = finding(&findings, "queues");
     assert_eq!((code, &*verdict), (Some(1), "bad"));
     let (found, wanted) = ("the broker has none", format!("Waypost wants '{prefix}.dead-letters'"));
     assert!(words.contains(&retries) && words.contains(found) && words.contains(&wanted), "{words}");
 }
 
 #[tokio::test]
-async fn an_exchange_of_another_kind_is_told() {
+async fn an_exchange_mismatch_is_reported() {
     let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
     let channel = Amqp::connect(&url).await.channel().await;
     let (events, durable) =
@@ -90,20 +90,20 @@ async fn an_exchange_of_another_kind_is_told() {
     let declared =
         channel.exchange_declare(events.as_str().into(), ExchangeKind::Direct, durable, FieldTable::default());
     declared.await.expect("a direct exchange");
-    let (code, findings) = examined(&url, &prefix, &[]).await;
-    let (verdict, words) = of(&findings, "queues");
+    let (code, findings) = run_doctor(&url, &prefix, &[]).await;
+    let (verdict, words) = finding(&findings, "queues");
     assert_eq!((code, &*verdict), (Some(1), "bad"));
     assert!(words.contains(&format!("exchange {events}")) && words.contains("'topic'"), "{words}");
 }
 
 #[tokio::test]
-async fn the_version_is_named_and_policies_that_nobody_looked_at() {
+async fn the_version_and_unchecked_policies_are_reported() {
     let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
-    let (code, findings) = examined(&url, &prefix, &[]).await;
+    let (code, findings) = run_doctor(&url, &prefix, &[]).await;
     assert_eq!(code, Some(0), "{findings:?}");
-    let (verdict, words) = of(&findings, "version");
+    let (verdict, words) = finding(&findings, "version");
     assert!(verdict == "good" && words.contains("RabbitMQ 3.") | words.contains("RabbitMQ 4."), "{words}");
-    let (verdict, words) = of(&findings, "policies");
+    let (verdict, words) = finding(&findings, "policies");
     assert_eq!(verdict, "doubtful");
     for part in ["broker.managementUrl", "list_policies -p '/'", "list_operator_policies -p '/'"] {
         assert!(words.contains(part), "{words}");
@@ -111,17 +111,17 @@ async fn the_version_is_named_and_policies_that_nobody_looked_at() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_not_bound_is_told_without_a_worker() {
+async fn an_unbound_exchange_is_reported_without_a_worker() {
     let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
     let worker = Waypost::start(&url, &prefix).await;
     worker.kill().await;
-    assert_eq!(of(&examined(&url, &prefix, &[]).await.1, "bindings").0, "good");
+    assert_eq!(finding(&run_doctor(&url, &prefix, &[]).await.1, "bindings").0, "good");
     let (channel, events) = (Amqp::connect(&url).await.channel().await, format!("{prefix}.events"));
     let unbound =
         channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
     unbound.await.expect("unbound");
-    let (code, findings) = examined(&url, &prefix, &[]).await;
-    let (verdict, words) = of(&findings, "bindings");
+    let (code, findings) = run_doctor(&url, &prefix, &[]).await;
+    let (verdict, words) = finding(&findings, "bindings");
     assert_eq!((code, &*verdict), (Some(1), "bad"), "{words}");
     assert!(words.contains("events reach no queue") && words.contains("start a worker"), "{words}");
 }
@@ -132,18 +132,18 @@ async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
     let url = broker.url();
     let worker = Waypost::start_with(&url, "waypost", &[("WAYPOST_BROKER__MANAGEMENT_URL", &management)]).await;
     let setting = format!("broker.managementUrl={management}");
-    let look = async || examined(&url, "waypost", &["--set", &setting]).await.1;
+    let look = async || run_doctor(&url, "waypost", &["--set", &setting]).await.1;
     let findings = look().await;
     for check in ["bindings", "policies", "held messages"] {
-        assert_eq!(of(&findings, check).0, "good", "{check}: {findings:?}");
+        assert_eq!(finding(&findings, check).0, "good", "{check}: {findings:?}");
     }
 
     let definition = r#"{"max-length":100,"overflow":"drop-head"}"#;
     broker.ctl(&["set_policy", "--apply-to", "queues", "short", ".*", definition]).await;
     // This one applies to streams, too.
     broker.ctl(&["set_operator_policy", "--apply-to", "queues", "old", ".*", r#"{"max-length-bytes":50000000}"#]).await;
-    let words = until("the policies to be seen", LONG, async || {
-        let (verdict, words) = of(&look().await, "policies");
+    let words = wait_until("the policies to be seen", SLOW_TIMEOUT, async || {
+        let (verdict, words) = finding(&look().await, "policies");
         // RabbitMQ shows a policy at one queue after the other.
         let parts = [
             "max-length: 100",
@@ -159,7 +159,7 @@ async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
     // A worker that starts says so too.
     worker.kill().await;
     worker.restart().await;
-    worker.until_line("broker policy harms a queue").await;
+    worker.wait_for_log_line("broker policy harms a queue").await;
 
     // The commands that it prints exempt the queues.
     let commands = printed_commands(&words);
@@ -169,7 +169,10 @@ async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
         let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
         broker.ctl(&arguments).await;
     }
-    until("the queues to be exempt", LONG, async || (of(&look().await, "policies").0 == "good").then_some(())).await;
+    wait_until("the queues to be exempt", SLOW_TIMEOUT, async || {
+        (finding(&look().await, "policies").0 == "good").then_some(())
+    })
+    .await;
 }
 
 /// The arguments of every command of `rabbitmqctl` in a text. Each ends with the definition of a policy.
@@ -183,7 +186,7 @@ fn printed_commands(text: &str) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_broker_without_streams_is_told_first() {
+async fn a_broker_without_streams_is_reported_first() {
     if !broker_version().starts_with("3.") {
         eprintln!("skipped: since 4.0 a broker always has streams");
         return;
@@ -193,45 +196,48 @@ async fn a_broker_without_streams_is_told_first() {
         std::fs::write(folder.join("advanced.config"), config).expect("written");
     };
     let (broker, _) = Broker::private_prepared(&[], prepare).await;
-    let (code, findings) = examined(&broker.url(), "doctor", &[]).await;
-    let (verdict, words) = of(&findings, "streams");
+    let (code, findings) = run_doctor(&broker.url(), "doctor", &[]).await;
+    let (verdict, words) = finding(&findings, "streams");
     assert_eq!((code, &*verdict), (Some(1), "bad"), "{words}");
     assert!(words.contains("cannot be used: it has no streams"), "{words}");
     assert!(findings.iter().all(|finding| finding["check"] != "queues"), "told first: {findings:?}");
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_read_are_a_finding() {
-    let (code, findings) = examined("amqp://127.0.0.1:1/", "doctor", &["--set", "broker.prefetch=none"]).await;
-    let (verdict, words) = of(&findings, "settings");
+async fn unreadable_settings_are_reported() {
+    let (code, findings) = run_doctor("amqp://127.0.0.1:1/", "doctor", &["--set", "broker.prefetch=none"]).await;
+    let (verdict, words) = finding(&findings, "settings");
     assert_eq!((code, &*verdict, findings.len()), (Some(1), "bad", 1));
     assert!(words.contains("broker.prefetch"), "{words}");
 }
 
 #[tokio::test]
-async fn a_login_a_vhost_and_a_plugin_that_are_wrong_are_told_apart() {
+async fn wrong_login_vhost_and_plugin_are_distinguished() {
     let broker = Broker::private().await;
     let (url, none) = (broker.url(), [].as_slice());
     let wrong = url.replace("guest:guest", "guest:wrong");
-    let (_, words) = of(&examined(&wrong, "doctor", none).await.1, "broker");
+    let (_, words) = finding(&run_doctor(&wrong, "doctor", none).await.1, "broker");
     assert!(words.contains("password"), "{words}");
     let elsewhere = format!("{}none", url.trim_end_matches("%2f"));
-    let (_, words) = of(&examined(&elsewhere, "doctor", none).await.1, "broker");
+    let (_, words) = finding(&run_doctor(&elsewhere, "doctor", none).await.1, "broker");
     assert!(words.contains("add_vhost"), "{words}");
-    let (_, findings) = examined(&url, "doctor", &["--set", "broker.shards=4"]).await;
-    assert_eq!((of(&findings, "rights").0, of(&findings, "queues").0), ("good".to_owned(), "good".to_owned()));
-    let (verdict, words) = of(&findings, "plugin");
+    let (_, findings) = run_doctor(&url, "doctor", &["--set", "broker.shards=4"]).await;
+    assert_eq!(
+        (finding(&findings, "rights").0, finding(&findings, "queues").0),
+        ("good".to_owned(), "good".to_owned())
+    );
+    let (verdict, words) = finding(&findings, "plugin");
     assert!(verdict == "bad" && words.contains("rabbitmq-plugins enable"), "{words}");
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_named() {
+async fn a_missing_permission_is_reported() {
     let (broker, user) = (Broker::shared().await, unique("doctor"));
     broker.ctl(&["add_user", &user, "secret"]).await;
     broker.ctl(&["set_permissions", &user, "^$", ".*", ".*"]).await;
     let url = broker.url().replace("guest:guest", &format!("{user}:secret"));
-    let (code, findings) = examined(&url, "doctor", &[]).await;
-    let (verdict, words) = of(&findings, "rights");
+    let (code, findings) = run_doctor(&url, "doctor", &[]).await;
+    let (verdict, words) = finding(&findings, "rights");
     assert_eq!((code, &*verdict), (Some(1), "bad"));
     assert!(words.contains("the configure permission") && words.contains("set_permissions"), "{words}");
 }

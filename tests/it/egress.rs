@@ -3,13 +3,14 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::stage::{LONG, QUICK};
+use crate::support::json::{only, webhook_id, webhook_mut};
 use crate::support::waypost::Reply;
-use crate::support::{Amqp, Broker, Receiver, Waypost, unique, until};
+use crate::support::{Amqp, Broker, Receiver, Waypost, unique, wait_until};
+use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT};
 
 async fn start(settings: &[(&str, &str)]) -> (Waypost, String) {
     let prefix = unique("egress");
-    let settings: Vec<(&str, &str)> = QUICK.into_iter().chain(settings.iter().copied()).collect();
+    let settings: Vec<(&str, &str)> = FAST_RETRIES.into_iter().chain(settings.iter().copied()).collect();
     (Waypost::start_with(&Broker::shared().await.url(), &prefix, &settings).await, prefix)
 }
 
@@ -32,7 +33,7 @@ async fn publish(prefix: &str, events: usize) {
 }
 
 #[tokio::test]
-async fn what_a_url_shows_is_refused_when_it_is_configured() {
+async fn a_forbidden_url_is_refused_at_configuration() {
     let (waypost, _) = start(&[]).await;
     for host in [
         "10.0.0.1",
@@ -44,38 +45,39 @@ async fn what_a_url_shows_is_refused_when_it_is_configured() {
         "192.168.1",
     ] {
         let reply = put(&waypost, &format!("https://{host}/hooks")).await;
-        assert_eq!(reply.faults(), ["$.sections[1].webhook.url"], "{host}");
+        assert_eq!(reply.violation_paths(), ["$.sections[1].webhook.url"], "{host}");
         assert!(reply.body.contains("egress.allow"), "{}", reply.body);
     }
     // With all else that is wrong.
     let mut both = campaign("https://10.0.0.1/");
-    both["sections"][0]["webhook"]["url"] = json!("ftp://example.com/");
+    webhook_mut(&mut both, "fine", None)["url"] = json!("ftp://example.com/");
     both["name"] = json!(1);
     let reply = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&both)).await;
-    assert_eq!(reply.faults(), ["$.name", "$.sections[0].webhook.url", "$.sections[1].webhook.url"]);
-    waypost.get("/v1/campaigns/c").await.problem(404);
+    assert_eq!(reply.violation_paths(), ["$.name", "$.sections[0].webhook.url", "$.sections[1].webhook.url"]);
+    waypost.get("/v1/campaigns/c").await.expect_problem(404);
     // Nor one webhook by itself.
     let stored = put(&waypost, "https://example.com/hooks").await.json();
-    let id = stored.pointer("/sections/1/webhook/id").and_then(Value::as_str).expect("an id");
+    let id = webhook_id(&stored, "l", None);
     let path = format!("/v1/webhooks/{id}");
     let reply = waypost.send(Method::PUT, &path, Some(&json!({ "url": "https://10.0.0.1/" }))).await;
-    assert_eq!(reply.faults(), ["$.url"]);
+    assert_eq!(reply.violation_paths(), ["$.url"]);
     assert_eq!(waypost.get(&path).await.json()["url"], "https://example.com/hooks");
 }
 
 #[tokio::test]
-async fn a_name_is_judged_by_its_address_when_it_is_dialled() {
+async fn a_host_name_is_checked_by_its_address_at_connect() {
     // The name of this machine, allowed when the campaign was put and not any more.
     let (waypost, prefix) = start(&[]).await;
     assert_eq!(put(&waypost, "http://localhost:9/").await.status, 201);
     waypost.terminate();
-    waypost.wait().await;
+    waypost.wait_for_exit().await;
     let store = waypost.store_path().display().to_string();
     let strict = [("WAYPOST_STORE__PATH", store.as_str()), ("WAYPOST_EGRESS__ALLOW", "")];
     let strict = Waypost::start_with(&Broker::shared().await.url(), &prefix, &strict).await;
     publish(&prefix, 1).await;
-    strict.until_metric("waypost_dead_letters_total{reason=\"forbidden_address\"}", 1.0).await;
-    let letter = &strict.get("/v1/dead-letters").await.json()["items"][0];
+    strict.wait_for_metric("waypost_dead_letters_total{reason=\"forbidden_address\"}", 1.0).await;
+    let letters = strict.letters("").await;
+    let letter = only(&letters);
     assert_eq!((&letter["reason"], &letter["cause"]), (&json!("forbidden_address"), &json!("forbidden_address")));
 }
 
@@ -86,20 +88,20 @@ async fn all_requests_go_through_the_proxy() {
     // A name that only the proxy can know.
     assert_eq!(put(&waypost, "http://hooks.invalid/through").await.status, 201);
     publish(&prefix, 1).await;
-    let requests = proxy.until(|requests| requests.len() == 1).await;
+    let requests = proxy.wait_until(|requests| requests.len() == 1).await;
     assert_eq!((requests[0].path(), requests[0].header("host")), ("/through", Some("hooks.invalid")));
-    waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     // What a URL shows is checked here all the same.
-    assert_eq!(put(&waypost, "http://10.0.0.1/").await.faults(), ["$.sections[1].webhook.url"]);
+    assert_eq!(put(&waypost, "http://10.0.0.1/").await.violation_paths(), ["$.sections[1].webhook.url"]);
 }
 
 #[tokio::test]
-async fn a_proxy_that_fails_is_not_the_endpoints_fault() {
+async fn a_failing_proxy_does_not_count_against_the_endpoint() {
     let (waypost, prefix) = start(&[("WAYPOST_EGRESS__PROXY", "http://127.0.0.1:9")]).await;
     assert_eq!(put(&waypost, "https://hooks.invalid/").await.status, 201);
     publish(&prefix, 30).await;
-    waypost.until_metric("waypost_attempts_total{cause=\"connect\",outcome=\"retry\"}", 30.0).await;
-    let endpoint = until("the endpoint", LONG, async || {
+    waypost.wait_for_metric("waypost_attempts_total{cause=\"connect\",outcome=\"retry\"}", 30.0).await;
+    let endpoint = wait_until("the endpoint", SLOW_TIMEOUT, async || {
         waypost.get("/v1/endpoints").await.json()["items"].as_array().and_then(|items| items.first().cloned())
     })
     .await;

@@ -3,19 +3,18 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::callers::problem;
-use crate::stage::LONG;
 use crate::support::amqp::Message;
-use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, until};
+use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, wait_until};
+use crate::test_app::SLOW_TIMEOUT;
 
 const PHONE: &str = "+5511999990000";
 const OTHER: &str = "+5511999990001";
 
 #[tokio::test]
-async fn a_persons_letters_tell_nothing_of_them_any_more() {
+async fn an_erased_person_is_in_no_letter() {
     let broker = Broker::shared().await;
     let (prefix, receiver) = (unique("erasure"), Receiver::start());
-    receiver.answer_with("/", |request, _| {
+    receiver.reply_with("/", |request, _| {
         Answer::status(400).body(format!("nobody has {}", request.json()["phoneNumber"]))
     });
     let settings = [("WAYPOST_RETRY__MAX_ATTEMPTS", "1")];
@@ -31,7 +30,7 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     amqp.publish_events(&prefix, &[event(PHONE, "a"), event(PHONE, "b"), event(OTHER, "c")]).await;
     let unreadable = format!(r#"{{"campaignId":"c","phoneNumber":"{PHONE}""#);
     amqp.publish(&format!("{prefix}.events"), [Message::raw(unreadable.as_str())]).await;
-    waypost.until_metric("waypost_dead_letters{state=\"pending\"}", 4.0).await;
+    waypost.wait_for_metric("waypost_dead_letters{state=\"pending\"}", 4.0).await;
 
     // The index finds the person, and no other.
     let by_phone = ["dead-letters", "list", "--json", "--phone", PHONE];
@@ -68,7 +67,10 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     assert_eq!((done.code, done.stdout.trim()), (Some(0), "erased 3 dead letters"), "{done:?}");
     // A worker that has seen nothing of it reads the log.
     let fresh = Waypost::start_with(&broker.url(), &prefix, &settings).await;
-    until("the letters on the other worker", LONG, async || (letters(&fresh).await.len() == 4).then_some(())).await;
+    wait_until("the letters on the other worker", SLOW_TIMEOUT, async || {
+        (letters(&fresh).await.len() == 4).then_some(())
+    })
+    .await;
     for worker in [&waypost, &fresh] {
         assert_eq!(found(worker).await, 0, "an erased letter is found by its phone number");
         let (erased, left): (Vec<Value>, Vec<Value>) =
@@ -84,12 +86,13 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     let ids: Vec<&Value> =
         before.iter().filter(|letter| letter.to_string().contains(PHONE)).map(|l| &l["id"]).collect();
     let requests = receiver.requests().len();
-    let (detail, _) = problem(&waypost.send(Method::POST, "/v1/replays", Some(&json!({ "ids": ids }))).await, 409);
+    let detail =
+        waypost.send(Method::POST, "/v1/replays", Some(&json!({ "ids": ids }))).await.expect_problem(409).detail;
     assert!(detail.contains("was erased"), "{detail}");
     let by_filter = json!({ "filter": { "state": "discarded" } });
     let replay = waypost.send(Method::POST, "/v1/replays", Some(&by_filter)).await.json();
     let path = format!("/v1/replays/{}", replay["id"].as_str().unwrap_or_else(|| panic!("no id: {replay:#}")));
-    until("the replay's end", LONG, async || {
+    wait_until("the replay's end", SLOW_TIMEOUT, async || {
         let replay = waypost.get(&path).await.json();
         (replay["state"] == "done").then(|| assert_eq!(replay["sent"], 0, "{replay:#}"))
     })
@@ -102,12 +105,12 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     let dry = json!({ "filter": { "phoneNumber": OTHER }, "dryRun": true });
     let dry = waypost.send(Method::POST, "/v1/dead-letters/discard", Some(&dry)).await;
     assert_eq!(dry.status, 200, "{dry:?}");
-    let lines = waypost.lines();
+    let lines = waypost.log_lines();
     assert!(lines.iter().any(|line| line.contains("selected by") && line.contains("********")), "{lines:#?}");
     for phone in [PHONE, OTHER] {
         assert!(!lines.iter().any(|line| line.contains(phone)), "the number is in the log");
     }
     let short = json!({ "phoneNumber": "1" });
     let short = waypost.send(Method::POST, "/v1/dead-letters/erase", Some(&short)).await;
-    assert_eq!(short.faults(), ["$.phoneNumber"]);
+    assert_eq!(short.violation_paths(), ["$.phoneNumber"]);
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::callers::Guarded;
+use crate::auth_test_app::AuthTestApp;
+use crate::support::json::webhook_id;
 use crate::support::{Amqp, Broker};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -58,47 +59,46 @@ fn installed(language: &str, command: &mut Command) -> Option<PathBuf> {
     Some(folder)
 }
 
-async fn takes_only_what_is_signed(example: Example) {
-    let guarded = Guarded::start("examples").await;
+async fn assert_accepts_only_signed(example: Example) {
+    let app = AuthTestApp::start("examples").await;
     let webhook = json!({ "url": example.url, "secret": SECRET });
-    let put =
-        guarded.put_campaign(&json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] })).await.json();
-    let id = put.pointer("/sections/0/webhook/id").and_then(Value::as_str).expect("an id");
+    let put = app.put_campaign(&json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] })).await.json();
+    let id = webhook_id(&put, "l", None);
     let path = format!("/v1/webhooks/{id}");
     let tested = async || {
-        let tested = guarded.ask("operator", Method::POST, &format!("{path}/test"), None).await.json();
+        let tested = app.send_as("operator", Method::POST, &format!("{path}/test"), None).await.json();
         tested["response"]["status"].as_u64().unwrap_or_else(|| panic!("no answer: {tested:#}"))
     };
     assert_eq!(tested().await, 204, "signed with its secret");
     let amqp = Amqp::connect(&Broker::shared().await.url()).await;
     let event =
         json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "response": "é" });
-    amqp.publish_events(&guarded.prefix, &[event]).await;
-    guarded.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    amqp.publish_events(&app.prefix, &[event]).await;
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     let rotate = format!("{path}/rotate-secret");
-    guarded.ask("editor", Method::POST, &rotate, None).await;
+    app.send_as("editor", Method::POST, &rotate, None).await;
     assert_eq!(tested().await, 204, "the old secret signs beside the new one");
-    let mut webhook = guarded.get("editor", &path).await.json();
+    let mut webhook = app.get_as("editor", &path).await.json();
     webhook.as_object_mut().expect("an object").remove("previousSecrets");
-    assert_eq!(guarded.ask("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
+    assert_eq!(app.send_as("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
     assert_eq!(tested().await, 401, "only the new secret signs, which it does not have");
     webhook.as_object_mut().expect("an object").remove("secret");
-    assert_eq!(guarded.ask("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
+    assert_eq!(app.send_as("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
     assert_eq!(tested().await, 401, "not signed");
 }
 
 #[tokio::test]
-async fn the_one_in_rust() {
+async fn the_rust_receiver_accepts_only_signed_requests() {
     // Built by `cargo test`, but not where it is told to build this test only.
     let cargo = Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--example", "receive"]).status();
     assert!(cargo.expect("cargo runs").success());
     // Beside the folder of this test.
     let folder = std::env::current_exe().expect("this program").ancestors().nth(2).expect("a folder").join("examples");
-    takes_only_what_is_signed(Example::start(&mut Command::new(folder.join("receive")))).await;
+    assert_accepts_only_signed(Example::start(&mut Command::new(folder.join("receive")))).await;
 }
 
 #[tokio::test]
-async fn the_one_in_python() {
+async fn the_python_receiver_accepts_only_signed_requests() {
     let mut pip = Command::new("python3");
     pip.args([
         "-m",
@@ -113,15 +113,15 @@ async fn the_one_in_python() {
     let Some(folder) = installed("python", &mut pip) else { return };
     let mut python = Command::new("python3");
     python.env("PYTHONPATH", folder.join("library")).arg(examples().join("receive.py"));
-    takes_only_what_is_signed(Example::start(&mut python)).await;
+    assert_accepts_only_signed(Example::start(&mut python)).await;
 }
 
 #[tokio::test]
-async fn the_one_in_javascript() {
+async fn the_javascript_receiver_accepts_only_signed_requests() {
     let mut npm = Command::new("npm");
     npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix", ".", "standardwebhooks@1.0.0"]);
     let Some(folder) = installed("javascript", &mut npm) else { return };
     // Node looks for libraries beside the file.
     std::fs::copy(examples().join("receive.mjs"), folder.join("receive.mjs")).expect("copied");
-    takes_only_what_is_signed(Example::start(Command::new("node").arg(folder.join("receive.mjs")))).await;
+    assert_accepts_only_signed(Example::start(Command::new("node").arg(folder.join("receive.mjs")))).await;
 }

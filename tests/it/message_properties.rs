@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::stage::{LONG, Stage, chose, many};
 use crate::support::Broker;
 use crate::support::raw_amqp::{RawMessage, TextProperty, long_bytes, nested, publish_raw, short_string};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, step_event};
 
 /// Not UTF-8: `José` in Latin-1, and a UUID as 16 bytes.
 const LATIN_1: &[u8] = b"Jos\xE9";
 const UUID: &[u8] = &[0x8F, 0x14, 0xE4, 0x5F, 0xCE, 0xEA, 0x46, 0x7F, 0x9B, 0x02, 0, 0xFF, 0x10, 0x80, 0xC0, 0xAF];
 
 /// Events published before and after those with odd properties.
-const NEIGHBOURS: usize = 40;
+const NEIGHBOR_COUNT: usize = 40;
 
 /// A message of an event with this identity, or none.
 fn event(event_id: Option<&str>) -> RawMessage {
-    let mut event = chose(3, event_id.unwrap_or_default());
+    let mut event = step_event().keyword(3).id(event_id.unwrap_or_default()).json();
     if event_id.is_none() {
         event.as_object_mut().expect("an object").remove("eventId");
     }
@@ -33,7 +33,7 @@ fn text(value: &[u8]) -> Vec<u8> {
 }
 
 /// Messages that lapin alone could not read, each of an event of its own.
-fn odd_messages() -> Vec<RawMessage> {
+fn unusual_messages() -> Vec<RawMessage> {
     use TextProperty::{AppId, ClusterId, ContentEncoding, ContentType, CorrelationId, ReplyTo, Type};
     let properties = [ContentType, ContentEncoding, CorrelationId, ReplyTo, Type, AppId, ClusterId];
     let mut messages: Vec<RawMessage> = properties
@@ -54,38 +54,36 @@ fn odd_messages() -> Vec<RawMessage> {
     messages.extend(
         headers.iter().enumerate().map(|(number, table)| event(Some(&format!("header-{number}"))).headers(table)),
     );
-    messages.push(RawMessage::new(LATIN_1, chose(3, "routing-key")));
+    messages.push(RawMessage::new(LATIN_1, step_event().keyword(3).id("routing-key").json()));
     messages
 }
 
 #[tokio::test]
-async fn any_properties_are_read_and_no_neighbour_is_delivered_twice() {
-    let stage = Stage::set("properties", &[]).await;
-    let (broker, events) = (Broker::shared().await, format!("{}.events", stage.prefix));
-    let neighbours: Vec<Value> = many(2 * NEIGHBOURS, 3);
-    stage.amqp.publish_events(&stage.prefix, &neighbours[..NEIGHBOURS]).await;
-    let odd = odd_messages();
-    let expected = odd.len() + 2 * NEIGHBOURS;
+async fn unusual_properties_do_not_disturb_other_messages() {
+    let app = TestApp::start("properties", &[]).await;
+    let (broker, events) = (Broker::shared().await, format!("{}.events", app.prefix));
+    let neighbours: Vec<Value> = events_with_keyword(2 * NEIGHBOR_COUNT, 3);
+    app.amqp.publish_events(&app.prefix, &neighbours[..NEIGHBOR_COUNT]).await;
+    let odd = unusual_messages();
+    let expected = odd.len() + 2 * NEIGHBOR_COUNT;
     publish_raw(broker, events.as_bytes(), odd).await;
-    stage.amqp.publish_events(&stage.prefix, &neighbours[NEIGHBOURS..]).await;
-    stage.receiver.until_within(LONG, |requests| requests.len() >= expected).await;
-    stage.amqp.until_depth(&events, 0).await;
-    let ids: BTreeSet<String> =
-        stage.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
-    assert_eq!((ids.len(), stage.receiver.requests().len()), (expected, expected), "each once");
-    let reconnected = stage.waypost.lines().into_iter().find(|line| line.contains("reconnecting"));
+    app.amqp.publish_events(&app.prefix, &neighbours[NEIGHBOR_COUNT..]).await;
+    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() >= expected).await;
+    app.amqp.wait_for_depth(&events, 0).await;
+    let ids: BTreeSet<String> = app.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
+    assert_eq!((ids.len(), app.receiver.requests().len()), (expected, expected), "each once");
+    let reconnected = app.waypost.log_lines().into_iter().find(|line| line.contains("reconnecting"));
     assert_eq!(reconnected, None);
 }
 
 #[tokio::test]
-async fn message_ids_of_any_bytes_are_identities() {
-    let stage = Stage::set("properties", &[]).await;
-    let (broker, events) = (Broker::shared().await, format!("{}.events", stage.prefix));
+async fn message_ids_may_be_any_bytes() {
+    let app = TestApp::start("properties", &[]).await;
+    let (broker, events) = (Broker::shared().await, format!("{}.events", app.prefix));
     let by_id = |id: &[u8]| event(None).text(TextProperty::MessageId, id);
     let messages = [LATIN_1, b"Jos\xE8", UUID, LATIN_1].map(by_id);
     publish_raw(broker, events.as_bytes(), messages.to_vec()).await;
-    stage.receiver.until(|requests| requests.len() == 4).await;
-    let ids: BTreeSet<String> =
-        stage.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
+    app.receiver.wait_until(|requests| requests.len() == 4).await;
+    let ids: BTreeSet<String> = app.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
     assert_eq!(ids.len(), 3, "the same bytes are the same event");
 }

@@ -6,21 +6,26 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::stage::{Stage, chose};
-use crate::support::tools::{project, read, run, succeed, told, tool, yaml};
+use crate::support::json::{items_of, only, only_of};
+use crate::support::tools::{
+    all_output, parse_yaml, project_root, read_project_file, run, run_successfully, tool_command,
+};
 use crate::support::{Answer, Broker, Waypost, unique};
+use crate::test_app::{TestApp, step_event};
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
-const RECORDING: &str = "deploy/prometheus/recording.yml";
+const RECORDING_RULES: &str = "deploy/prometheus/recording.yml";
 
 /// The files with tests of the alerts; each test's name begins with its alert.
-const TESTS: [&str; 4] = ["objectives", "presence", "work", "state"];
+const RULE_TESTS: [&str; 4] = ["objectives", "presence", "work", "state"];
 
 /// All rules of a file.
 pub(crate) fn rules(file: &str) -> Vec<Value> {
-    let documents = yaml(&read(file));
-    let groups = documents[0]["groups"].as_array().expect("groups").clone();
-    groups.iter().flat_map(|group| group["rules"].as_array().expect("rules").clone()).collect()
+    let documents = parse_yaml(&read_project_file(file));
+    items_of(&only(&documents)["groups"])
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("rules").clone())
+        .collect()
 }
 
 /// The text of a field.
@@ -40,43 +45,49 @@ fn alerts() -> BTreeMap<String, Vec<Value>> {
 }
 
 #[test]
-fn prometheus_takes_its_files() {
-    succeed(tool("promtool").args(["check", "rules", RECORDING, ALERTS]));
+fn prometheus_files_are_valid() {
+    run_successfully(tool_command("promtool").args(["check", "rules", RECORDING_RULES, ALERTS]));
     // Its rule files are where the container has them.
-    succeed(tool("promtool").args(["check", "config", "--syntax-only", "deploy/prometheus/prometheus.yml"]));
+    run_successfully(tool_command("promtool").args([
+        "check",
+        "config",
+        "--syntax-only",
+        "deploy/prometheus/prometheus.yml",
+    ]));
 }
 
 #[test]
-fn the_objectives_fire_by_their_budget_and_not_for_a_handful() {
-    fire_as_they_should("objectives");
+fn objective_alerts_pass_their_tests() {
+    run_rule_test("objectives");
 }
 
 #[test]
-fn the_alerts_on_presence_fire_as_they_should() {
-    fire_as_they_should("presence");
+fn presence_alerts_pass_their_tests() {
+    run_rule_test("presence");
 }
 
 #[test]
-fn the_alerts_on_work_fire_as_they_should() {
-    fire_as_they_should("work");
+fn work_alerts_pass_their_tests() {
+    run_rule_test("work");
 }
 
 #[test]
-fn the_alerts_on_the_workers_state_fire_as_they_should() {
-    fire_as_they_should("state");
+fn state_alerts_pass_their_tests() {
+    run_rule_test("state");
 }
 
-fn fire_as_they_should(name: &str) {
-    succeed(tool("promtool").args(["test", "rules", &format!("deploy/prometheus/tests/{name}.yml")]));
+fn run_rule_test(name: &str) {
+    run_successfully(tool_command("promtool").args(["test", "rules", &format!("deploy/prometheus/tests/{name}.yml")]));
 }
 
 #[test]
 fn every_alert_is_tested_firing_silent_in_low_traffic_and_without_series() {
     let mut cases: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
-    for name in TESTS {
-        for case in yaml(&read(&format!("deploy/prometheus/tests/{name}.yml")))[0]["tests"].as_array().expect("tests") {
+    for name in RULE_TESTS {
+        let documents = parse_yaml(&read_project_file(&format!("deploy/prometheus/tests/{name}.yml")));
+        for case in items_of(&only(&documents)["tests"]) {
             let (alert, situation) = text(case, "/name").split_once(": ").expect("ALERT: SITUATION");
-            let expected = case.pointer("/alert_rule_test/0/exp_alerts").and_then(Value::as_array).expect("alerts");
+            let expected = items_of(&only_of(&case["alert_rule_test"])["exp_alerts"]);
             cases.entry(alert.to_owned()).or_default().push((situation.to_owned(), !expected.is_empty()));
         }
     }
@@ -93,8 +104,8 @@ fn every_alert_is_tested_firing_silent_in_low_traffic_and_without_series() {
 
 #[test]
 fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
-    let index = read("docs/runbooks/README.md");
-    let mut pages: BTreeSet<String> = std::fs::read_dir(project().join("docs/runbooks"))
+    let index = read_project_file("docs/runbooks/README.md");
+    let mut pages: BTreeSet<String> = std::fs::read_dir(project_root().join("docs/runbooks"))
         .expect("a folder of runbooks")
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".md").map(str::to_owned))
         .filter(|name| name.starts_with("Waypost"))
@@ -107,7 +118,7 @@ fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
             assert!(!text(&rule, "/annotations/summary").is_empty());
         }
         assert!(pages.remove(&name), "no docs/runbooks/{name}.md");
-        let page = read(&format!("docs/runbooks/{name}.md"));
+        let page = read_project_file(&format!("docs/runbooks/{name}.md"));
         let has = |part: &str| page.lines().any(|line| line == part);
         for part in [["# ", name.as_str()].concat().as_str(), "## Meaning", "## Diagnose", "## Fix"] {
             assert!(has(part), "docs/runbooks/{name}.md has no line {part:?}");
@@ -118,31 +129,31 @@ fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
 }
 
 #[test]
-fn alertmanager_takes_the_example_and_it_names_alerts_that_there_are() {
+fn the_alertmanager_example_is_valid() {
     let file = "deploy/alertmanager/alertmanager.yml";
-    succeed(tool("amtool").args(["check-config", file]));
+    run_successfully(tool_command("amtool").args(["check-config", file]));
     let alerts = alerts();
-    let words = read(file);
+    let words = read_project_file(file);
     let named = words.split(|c: char| !c.is_alphanumeric()).filter(|word| word.starts_with("Waypost"));
     let unknown: Vec<&str> = named.filter(|word| *word != "Waypost" && !alerts.contains_key(*word)).collect();
     assert!(unknown.is_empty(), "{file}: {unknown:?}");
 }
 
 #[test]
-fn the_rules_for_kubernetes_are_those_of_prometheus() {
-    let printed = succeed(&mut tool("scripts/prometheus-rules-for-kubernetes"));
+fn kubernetes_rules_match_prometheus_rules() {
+    let printed = run_successfully(&mut tool_command("scripts/prometheus-rules-for-kubernetes"));
     let file = "deploy/kubernetes/overlays/production/prometheus-rules.yaml";
-    assert!(printed == read(file), "scripts/prometheus-rules-for-kubernetes >{file}");
+    assert!(printed == read_project_file(file), "scripts/prometheus-rules-for-kubernetes >{file}");
 }
 
 #[tokio::test]
-async fn a_health_check_without_a_shell_says_what_is_the_matter() {
+async fn the_health_check_works_without_a_shell() {
     let broker = Broker::shared().await;
     let waypost = Waypost::start(&broker.url(), &unique("ready")).await;
     let printed = waypost.cli(&["ready"]).await;
     assert_eq!((printed.code, printed.stdout.as_str()), (Some(0), "ready\n"), "{printed:?}");
     let away = Waypost::launch("amqp://127.0.0.1:1", &unique("away"), &[]);
-    away.until_line("listening").await;
+    away.wait_for_log_line("listening").await;
     let printed = away.cli(&["ready"]).await;
     assert_eq!(printed.code, Some(1), "{printed:?}");
     assert!(printed.stderr.contains("error: not connected to the broker"), "{printed:?}");
@@ -153,12 +164,12 @@ async fn a_health_check_without_a_shell_says_what_is_the_matter() {
 }
 
 #[tokio::test]
-async fn the_objective_counts_first_attempts_and_no_others() {
-    let stage = Stage::set("first-attempts", &[]).await;
-    stage.receiver.answer_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
-    stage.publish(&chose(4, "twice")).await;
-    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
-    let metrics = stage.waypost.metrics().await;
+async fn the_objective_counts_first_attempts_only() {
+    let app = TestApp::start("first-attempts", &[]).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    app.publish(step_event().keyword(4).id("twice")).await;
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    let metrics = app.waypost.metrics().await;
     assert_eq!(metrics["waypost_attempt_duration_seconds_count"], 2.0);
     assert_eq!(metrics["waypost_first_attempt_delay_seconds_count"], 1.0);
     // The event's date is of years ago.
@@ -172,11 +183,11 @@ async fn the_objective_counts_first_attempts_and_no_others() {
 fn the_secrets_of_compose_are_written_once() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("env");
-    let write = |file: &Path| succeed(tool("scripts/compose-secrets").arg(file));
+    let write = |file: &Path| run_successfully(tool_command("scripts/compose-secrets").arg(file));
     write(&file);
     let written = std::fs::read_to_string(&file).expect("a file");
-    let again = run(tool("scripts/compose-secrets").arg(&file));
-    assert!(told(&again).contains("exists already"), "{again:?}");
+    let again = run(tool_command("scripts/compose-secrets").arg(&file));
+    assert!(all_output(&again).contains("exists already"), "{again:?}");
     assert_eq!(std::fs::read_to_string(&file).expect("a file"), written);
     let other = folder.path().join("other");
     write(&other);

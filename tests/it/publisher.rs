@@ -15,31 +15,31 @@ use waypost_broker::stream_writer::{ReadBack, StreamWriter};
 use waypost_broker::topology::Topology;
 use waypost_broker::topology_status::TopologyStatus;
 
-use crate::stage::LONG;
 use crate::support::lossy_proxy::{Loss, LossyProxy};
-use crate::support::{Amqp, Broker, Cluster, Proxy, unique, until};
+use crate::support::{Amqp, Broker, Cluster, DEFAULT_TIMEOUT, Proxy, unique, wait_until};
+use crate::test_app::SLOW_TIMEOUT;
 
-fn publisher(url: &str, prefix: &str) -> Publisher {
+fn start_publisher(url: &str, prefix: &str) -> Publisher {
     let dead_letter_retention = Duration::from_secs(3_600);
     let topology =
         Topology { names: Names::new(prefix), shards: 1, dead_letter_retention, status: TopologyStatus::default() };
     Publisher::start(ConnectionConfig::new(SecretString::from(url.to_owned())), topology).0
 }
 
-fn to_queue(queue: &str, number: usize) -> OutboundMessage {
+fn message_to_queue(queue: &str, number: usize) -> OutboundMessage {
     let to = Destination::Queue(queue.to_owned());
     OutboundMessage::new(to, format!("message-{number}"), number.to_string().into_bytes())
 }
 
 #[tokio::test]
-async fn a_message_above_the_brokers_limit_is_refused_and_holds_up_no_other() {
+async fn an_oversized_message_is_refused_alone() {
     let (broker, _) = Broker::private_configured(|_| "max_message_size = 65536\n".to_owned()).await;
     let prefix = unique("publisher");
-    let publisher = publisher(&broker.url(), &prefix);
+    let publisher = start_publisher(&broker.url(), &prefix);
     let retries = format!("{prefix}.retries");
     let mut others = JoinSet::new();
     for number in 0..200 {
-        let (publisher, outgoing) = (publisher.clone(), to_queue(&retries, number));
+        let (publisher, outgoing) = (publisher.clone(), message_to_queue(&retries, number));
         others.spawn(async move { publisher.publish_with_retry(outgoing).await });
     }
     let large = OutboundMessage::new(Destination::Queue(retries), "large".to_owned(), vec![b'1'; 65_537]);
@@ -57,42 +57,42 @@ async fn a_record_that_is_not_read_back_is_published_again() {
     let prefix = unique("publisher");
     let log = format!("{prefix}.retries");
     let appender: StreamWriter<()> =
-        StreamWriter::new(publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
+        StreamWriter::new(start_publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
     let amqp = Amqp::connect(&broker.url()).await;
     // Nobody reads.
-    assert_eq!(appender.publish_until_applied(to_queue(&log, 1)).await, Ok(1));
-    amqp.until_depth(&log, 1).await;
+    assert_eq!(appender.publish_until_applied(message_to_queue(&log, 1)).await, Ok(1));
+    amqp.wait_for_depth(&log, 1).await;
     appender.set_read_back(ReadBack::On);
     let read = async {
         // Once more after each time-out, over another connection.
-        amqp.until_depth(&log, 3).await;
+        amqp.wait_for_depth(&log, 3).await;
         appender.notify_applied("another", ());
         appender.notify_applied("message-2", ());
     };
-    let (published, ()) = tokio::join!(appender.publish_until_applied(to_queue(&log, 2)), read);
+    let (published, ()) = tokio::join!(appender.publish_until_applied(message_to_queue(&log, 2)), read);
     assert_eq!(published, Ok(2));
     let stop = async {
-        amqp.until_depth(&log, 4).await;
+        amqp.wait_for_depth(&log, 4).await;
         appender.set_read_back(ReadBack::Off);
     };
-    let (published, ()) = tokio::join!(appender.publish_until_applied(to_queue(&log, 3)), stop);
+    let (published, ()) = tokio::join!(appender.publish_until_applied(message_to_queue(&log, 3)), stop);
     assert_eq!(published, Ok(1), "whoever waits when reading ends is content with the confirm");
 }
 
 /// lapin hands a returned message over with whichever confirm comes next, so that without matching by message id some
 /// unroutable messages are taken for published and some published ones for unroutable.
 #[tokio::test]
-async fn each_caller_gets_the_verdict_of_its_own_message() {
+async fn each_caller_gets_the_result_of_its_message() {
     let broker = Broker::shared().await;
     let prefix = unique("publisher");
-    let publisher = publisher(&broker.url(), &prefix);
+    let publisher = start_publisher(&broker.url(), &prefix);
     let amqp = Amqp::connect(&broker.url()).await;
     let there = format!("{prefix}.retries");
     let nowhere = format!("{prefix}.no-such-queue");
     let mut callers = JoinSet::new();
     for number in 0..4_000 {
         let routable = number % 50 != 7;
-        let outgoing = to_queue(if routable { &there } else { &nowhere }, number);
+        let outgoing = message_to_queue(if routable { &there } else { &nowhere }, number);
         let publisher = publisher.clone();
         callers.spawn(async move { (number, routable, publisher.publish(outgoing).await) });
     }
@@ -112,10 +112,10 @@ async fn each_caller_gets_the_verdict_of_its_own_message() {
 
 /// `wait_for_confirms` would have hidden this.
 #[tokio::test]
-async fn a_refused_message_is_not_taken_for_published() {
+async fn a_refused_message_is_an_error() {
     let broker = Broker::shared().await;
     let prefix = unique("publisher");
-    let publisher = publisher(&broker.url(), &prefix);
+    let publisher = start_publisher(&broker.url(), &prefix);
     let amqp = Amqp::connect(&broker.url()).await;
     let full = format!("{prefix}.full");
     let mut arguments = FieldTable::default();
@@ -124,24 +124,24 @@ async fn a_refused_message_is_not_taken_for_published() {
     let channel = amqp.channel().await;
     let declared = channel.queue_declare(full.as_str().into(), QueueDeclareOptions::durable(), arguments).await;
     declared.expect("a queue for one message");
-    assert_eq!(publisher.publish(to_queue(&full, 0)).await, Ok(()));
+    assert_eq!(publisher.publish(message_to_queue(&full, 0)).await, Ok(()));
     let refused = PublishError::Refused(Destination::Queue(full.clone()));
-    assert_eq!(publisher.publish(to_queue(&full, 1)).await, Err(refused));
+    assert_eq!(publisher.publish(message_to_queue(&full, 1)).await, Err(refused));
     channel.queue_delete(full.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
 }
 
 #[tokio::test]
-async fn what_a_lost_connection_left_open_is_published_on_the_next() {
+async fn unconfirmed_messages_are_published_after_reconnect() {
     let broker = Broker::shared().await;
-    let proxy = Proxy::to(broker.port());
+    let proxy = Proxy::start(broker.port());
     let prefix = unique("publisher");
-    let publisher = publisher(&proxy.amqp_url(), &prefix);
+    let publisher = start_publisher(&proxy.amqp_url(), &prefix);
     let queue = format!("{prefix}.retries");
-    assert_eq!(publisher.publish(to_queue(&queue, 0)).await, Ok(()));
+    assert_eq!(publisher.publish(message_to_queue(&queue, 0)).await, Ok(()));
     proxy.stall();
     let mut callers = JoinSet::new();
     for number in 1..=500 {
-        let (publisher, outgoing) = (publisher.clone(), to_queue(&queue, number));
+        let (publisher, outgoing) = (publisher.clone(), message_to_queue(&queue, number));
         callers.spawn(async move { publisher.publish(outgoing).await });
     }
     // Nobody is answered while nothing is confirmed.
@@ -159,66 +159,70 @@ async fn what_a_lost_connection_left_open_is_published_on_the_next() {
 
 /// As RabbitMQ 4.3.6 can leave a channel that publishes to a stream, after the stream's leader was lost; other channels are confirmed.
 #[tokio::test]
-async fn what_the_broker_never_confirms_is_published_again_before_long() {
+async fn unconfirmed_messages_are_published_again_after_a_timeout() {
     let broker = Broker::shared().await;
-    let proxy = LossyProxy::losing(broker.port(), Loss::Confirm);
+    let proxy = LossyProxy::start(broker.port(), Loss::Confirm);
     let prefix = unique("publisher");
-    let publisher = publisher(&proxy.amqp_url(), &prefix);
-    let confirmed = tokio::time::timeout(LONG, publisher.publish(to_queue(&format!("{prefix}.retries"), 0)));
+    let publisher = start_publisher(&proxy.amqp_url(), &prefix);
+    let confirmed =
+        tokio::time::timeout(SLOW_TIMEOUT, publisher.publish(message_to_queue(&format!("{prefix}.retries"), 0)));
     assert_eq!(confirmed.await.expect("a confirm in the end"), Ok(()));
     assert!(proxy.has_lost());
 }
 
 #[tokio::test]
-async fn who_has_stopped_waiting_is_not_published_for_again() {
+async fn cancelled_messages_are_not_published_again() {
     let broker = Broker::shared().await;
-    let proxy = Proxy::to(broker.port());
+    let proxy = Proxy::start(broker.port());
     let prefix = unique("publisher");
-    let publisher = publisher(&proxy.amqp_url(), &prefix);
+    let publisher = start_publisher(&proxy.amqp_url(), &prefix);
     let queue = format!("{prefix}.retries");
-    assert_eq!(publisher.publish(to_queue(&queue, 0)).await, Ok(()));
+    assert_eq!(publisher.publish(message_to_queue(&queue, 0)).await, Ok(()));
     proxy.refuse();
     // Before that a message may still get through.
-    until("the connection to be lost", LONG, async || (publisher.status() != PublisherStatus::Up).then_some(())).await;
-    let gave_up = tokio::time::timeout(Duration::from_millis(200), publisher.publish(to_queue(&queue, 1))).await;
+    wait_until("the connection to be lost", SLOW_TIMEOUT, async || {
+        (publisher.status() != PublisherStatus::Up).then_some(())
+    })
+    .await;
+    let gave_up =
+        tokio::time::timeout(Duration::from_millis(200), publisher.publish(message_to_queue(&queue, 1))).await;
     assert!(gave_up.is_err());
     proxy.resume();
-    assert_eq!(publisher.publish(to_queue(&queue, 2)).await, Ok(()));
+    assert_eq!(publisher.publish(message_to_queue(&queue, 2)).await, Ok(()));
     let amqp = Amqp::connect(&broker.url()).await;
-    until("the two messages", Duration::from_secs(5), async || (amqp.depth(&queue).await == Some(2)).then_some(()))
-        .await;
+    wait_until("the two messages", DEFAULT_TIMEOUT, async || (amqp.depth(&queue).await == Some(2)).then_some(())).await;
 }
 
 /// RabbitMQ 3.10 goes on confirming what it drops of a channel that publishes to a stream and elsewhere, once the stream's
 /// leader was lost with something unconfirmed: see `broker/publisher/channels.rs`.
 #[tokio::test]
-async fn what_is_confirmed_of_a_stream_is_there_after_its_leader_was_lost() {
+async fn confirmed_stream_records_survive_the_loss_of_the_leader() {
     let cluster = Cluster::start(3).await;
     let [first, second, _] = cluster.nodes() else { panic!("not three nodes") };
     let prefix = unique("publisher");
     let (stream, queue) = (format!("{prefix}.dead-letters"), format!("{prefix}.retries"));
     // The node that declares has the leaders.
-    publisher(&first.url(), &prefix).publish(to_queue(&stream, 0)).await.expect("a confirm");
-    let publisher = publisher(&second.url(), &prefix);
+    start_publisher(&first.url(), &prefix).publish(message_to_queue(&stream, 0)).await.expect("a confirm");
+    let publisher = start_publisher(&second.url(), &prefix);
     for number in 0..500 {
-        publisher.publish(to_queue(&queue, number)).await.expect("a confirm");
+        publisher.publish(message_to_queue(&queue, number)).await.expect("a confirm");
     }
     let confirmed = Mutex::new(BTreeSet::new());
     let letters = |lane: usize| {
         let (publisher, confirmed, stream) = (&publisher, &confirmed, &stream);
         async move {
             for number in (lane..).step_by(8) {
-                publisher.publish_with_retry(to_queue(stream, number)).await.expect("a confirm");
+                publisher.publish_with_retry(message_to_queue(stream, number)).await.expect("a confirm");
                 confirmed.lock().expect("whole").insert(number.to_string());
             }
         }
     };
     let count = || confirmed.lock().expect("whole").len();
     let kill = async {
-        until("letters before", LONG, async || (count() > 100).then_some(())).await;
+        wait_until("letters before", SLOW_TIMEOUT, async || (count() > 100).then_some(())).await;
         first.kill().await;
         let before = count();
-        until("letters after", LONG, async || (count() > before + 200).then_some(())).await;
+        wait_until("letters after", SLOW_TIMEOUT, async || (count() > before + 200).then_some(())).await;
     };
     tokio::select! {
         _ = futures_util::future::join_all((1..=8).map(letters)) => unreachable!("letters without end"),

@@ -7,37 +7,38 @@ use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
-use crate::stage::{LONG, Stage, campaign, chose, many};
 use crate::support::broker::broker_version;
-use crate::support::letters::{ids, text};
+use crate::support::dead_letters::{ids, text_field};
+use crate::support::json::{first_attempt, only, webhook_mut};
 use crate::support::raw_amqp::{RawMessage, Rejection, TextProperty, publish_raw, reject_raw, short_string};
-use crate::support::{Answer, Broker, Message, Waypost, until};
+use crate::support::{Answer, Broker, Message, Waypost, wait_until};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
-/// Ends the stage's worker.
-async fn stop(stage: &Stage) {
-    stage.waypost.terminate();
-    assert!(stage.waypost.wait().await.success());
+/// Ends the app's worker.
+async fn stop_worker(app: &TestApp) {
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
 }
 
 /// The letters of a reason, once there are this many, each as its own page shows it.
-async fn letters(waypost: &Waypost, reason: &str, count: usize) -> Vec<Value> {
+async fn letters_with_reason(waypost: &Waypost, reason: &str, count: usize) -> Vec<Value> {
     let mut letters = Vec::new();
-    for id in ids(&waypost.until_letters(&format!("reason={reason}"), count).await) {
+    for id in ids(&waypost.wait_for_letters(&format!("reason={reason}"), count).await) {
         letters.push(waypost.letter(&id).await);
     }
     letters
 }
 
 /// Replays all letters of a reason, and waits until that is over.
-async fn replay(waypost: &Waypost, reason: &str) {
-    let replay = waypost.order_replay(&json!({ "filter": { "reason": reason } })).await;
-    waypost.until_replay(&replay, "done").await;
+async fn replay_reason(waypost: &Waypost, reason: &str) {
+    let replay = waypost.create_replay(&json!({ "filter": { "reason": reason } })).await;
+    waypost.wait_for_replay(&replay, "done").await;
 }
 
 /// An event that was removed before any worker took it.
 #[track_caller]
-fn is_of_event(letter: &Value, event: &Value) {
-    assert_eq!(text(letter, "body"), event.to_string());
+fn assert_letter_of_event(letter: &Value, event: &Value) {
+    assert_eq!(text_field(letter, "body"), event.to_string());
     for (field, value) in
         [("eventId", &event["eventId"]), ("campaignId", &event["campaignId"]), ("label", &event["label"])]
     {
@@ -50,43 +51,43 @@ fn is_of_event(letter: &Value, event: &Value) {
 }
 
 #[tokio::test]
-async fn an_event_that_expires_is_a_letter_and_can_be_replayed() {
-    let stage = Stage::set("removed", &[]).await;
-    stop(&stage).await;
-    let event = chose(3, "expired");
-    stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::event(&event).expiration(50)]).await;
-    stage.amqp.until_depth(&format!("{}.events", stage.prefix), 0).await;
-    stage.waypost.restart().await;
-    is_of_event(&letters(&stage.waypost, "expired", 1).await[0], &event);
-    replay(&stage.waypost, "expired").await;
-    stage.receiver.until(|requests| requests.len() == 1).await;
-    assert_eq!(stage.waypost.metric("waypost_dead_letters_total{reason=\"expired\"}").await, 1.0);
+async fn an_expired_event_becomes_a_letter_and_can_be_replayed() {
+    let app = TestApp::start("removed", &[]).await;
+    stop_worker(&app).await;
+    let event = step_event().keyword(3).id("expired").json();
+    app.amqp.publish(&format!("{}.events", app.prefix), [Message::event(&event).expiration(50)]).await;
+    app.amqp.wait_for_depth(&format!("{}.events", app.prefix), 0).await;
+    app.waypost.restart().await;
+    assert_letter_of_event(only(&letters_with_reason(&app.waypost, "expired", 1).await), &event);
+    replay_reason(&app.waypost, "expired").await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    assert_eq!(app.waypost.metric("waypost_dead_letters_total{reason=\"expired\"}").await, 1.0);
 }
 
 #[tokio::test]
-async fn events_that_are_rejected_are_letters_whatever_their_properties() {
-    let stage = Stage::set("removed", &[]).await;
-    stop(&stage).await;
-    let (events, event) = (format!("{}.events", stage.prefix), chose(3, "rejected"));
+async fn rejected_events_become_letters_with_any_properties() {
+    let app = TestApp::start("removed", &[]).await;
+    stop_worker(&app).await;
+    let (events, event) = (format!("{}.events", app.prefix), step_event().keyword(3).id("rejected").json());
     // A reader that lapin alone would end at the first.
     let odd = RawMessage::new(b"13010", &event).text(TextProperty::CorrelationId, b"Jos\xE9");
     publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
-    stage.amqp.publish(&events, [Message::raw("no event").id("the-id")]).await;
+    app.amqp.publish(&events, [Message::raw("no event").id("the-id")]).await;
     reject_raw(Broker::shared().await, &events, 2, Rejection::Remove).await;
-    stage.waypost.restart().await;
-    let letters = letters(&stage.waypost, "rejected", 2).await;
+    app.waypost.restart().await;
+    let letters = letters_with_reason(&app.waypost, "rejected", 2).await;
     let (unread, read): (Vec<&Value>, Vec<&Value>) = letters.iter().partition(|letter| letter["errors"].is_array());
-    is_of_event(read[0], &event);
-    assert_eq!((text(unread[0], "body"), text(unread[0], "messageId")), ("no event", "the-id"));
+    assert_letter_of_event(read[0], &event);
+    assert_eq!((text_field(unread[0], "body"), text_field(unread[0], "messageId")), ("no event", "the-id"));
 }
 
 #[tokio::test]
-async fn the_latest_removal_is_the_reason_and_not_the_first() {
-    let stage = Stage::set("removed", &[]).await;
-    stop(&stage).await;
-    let events = format!("{}.events", stage.prefix);
+async fn the_reason_is_the_latest_removal() {
+    let app = TestApp::start("removed", &[]).await;
+    stop_worker(&app).await;
+    let events = format!("{}.events", app.prefix);
     // The platform's own delay: its messages have expired once before they reach Waypost.
-    let (channel, delay) = (stage.amqp.channel().await, format!("{}.platform-delay", stage.prefix));
+    let (channel, delay) = (app.amqp.channel().await, format!("{}.platform-delay", app.prefix));
     let mut arguments = FieldTable::default();
     arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(10));
     arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(events.as_str().into()));
@@ -101,135 +102,135 @@ async fn the_latest_removal_is_the_reason_and_not_the_first() {
         FieldTable::default(),
     );
     bound.await.expect("a binding");
-    let event = chose(3, "late");
-    stage.amqp.publish(exchange, [Message::event(&event).key(&delay)]).await;
-    stage.amqp.until_depth(&events, 1).await;
-    stage.amqp.reject(&events, 1).await;
-    stage.waypost.restart().await;
+    let event = step_event().keyword(3).id("late").json();
+    app.amqp.publish(exchange, [Message::event(&event).key(&delay)]).await;
+    app.amqp.wait_for_depth(&events, 1).await;
+    app.amqp.reject(&events, 1).await;
+    app.waypost.restart().await;
     // Before 3.13 a stream does not keep why.
     let reason = if broker_version().starts_with("3.10") { "poison" } else { "rejected" };
-    is_of_event(&letters(&stage.waypost, reason, 1).await[0], &event);
-    stage.amqp.publish(exchange, [Message::event(&chose(3, "later")).key(&delay)]).await;
-    stage.receiver.until(|requests| requests.len() == 1).await;
+    assert_letter_of_event(only(&letters_with_reason(&app.waypost, reason, 1).await), &event);
+    app.amqp.publish(exchange, [Message::event(&step_event().keyword(3).id("later").json()).key(&delay)]).await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
 }
 
 #[tokio::test]
-async fn an_event_that_somebody_put_into_the_stream_is_a_letter() {
-    let stage = Stage::set("removed", &[]).await;
-    let event = chose(3, "shovelled");
-    stage.amqp.publish(&format!("{}.dead-letters", stage.prefix), [Message::event(&event)]).await;
-    is_of_event(&letters(&stage.waypost, "rejected", 1).await[0], &event);
-    replay(&stage.waypost, "rejected").await;
-    stage.receiver.until(|requests| requests.len() == 1).await;
+async fn an_event_published_to_the_stream_becomes_a_letter() {
+    let app = TestApp::start("removed", &[]).await;
+    let event = step_event().keyword(3).id("shovelled").json();
+    app.amqp.publish(&format!("{}.dead-letters", app.prefix), [Message::event(&event)]).await;
+    assert_letter_of_event(only(&letters_with_reason(&app.waypost, "rejected", 1).await), &event);
+    replay_reason(&app.waypost, "rejected").await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
 }
 
 #[tokio::test]
-async fn a_retry_that_is_given_out_too_often_is_a_letter_of_its_delivery() {
-    let stage = Stage::set("removed", &[]).await;
-    stage.receiver.answer("/agent", Answer::status(503).body("overloaded"));
-    stage.publish(&chose(3, "poison")).await;
-    stage.receiver.until(|requests| requests.len() == 1).await;
-    stage.waypost.until_metric("waypost_retries_scheduled_total", 1.0).await;
-    stop(&stage).await;
+async fn a_poison_retry_becomes_a_letter_of_its_delivery() {
+    let app = TestApp::start("removed", &[]).await;
+    app.receiver.reply("/agent", Answer::status(503).body("overloaded"));
+    app.publish(step_event().keyword(3).id("poison")).await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
+    stop_worker(&app).await;
     // In the place of a worker that dies of it each time.
-    let (retries, stream) = (format!("{}.retries", stage.prefix), format!("{}.dead-letters", stage.prefix));
-    let dead = stage.amqp.read_stream_within(LONG, &stream, |records| !records.is_empty());
-    stage.amqp.give_back_until(&retries, dead).await;
-    stage.receiver.answer("/agent", Answer::ok());
-    stage.waypost.restart().await;
-    let letter = letters(&stage.waypost, "poison", 1).await.remove(0);
-    assert_eq!((text(&letter, "eventId"), &letter["status"]), ("poison", &json!(503)), "{letter:#}");
-    assert_eq!(text(&letter["attempts"][0], "answer"), "overloaded");
-    let before = stage.receiver.requests().len();
-    replay(&stage.waypost, "poison").await;
-    let requests = stage.receiver.requests();
-    assert_eq!((requests.len(), requests[before].webhook_id()), (before + 1, text(&letter, "deliveryId")));
+    let (retries, stream) = (format!("{}.retries", app.prefix), format!("{}.dead-letters", app.prefix));
+    let dead = app.amqp.read_stream_within(SLOW_TIMEOUT, &stream, |records| !records.is_empty());
+    app.amqp.requeue_until(&retries, dead).await;
+    app.receiver.reply("/agent", Answer::ok());
+    app.waypost.restart().await;
+    let letter = letters_with_reason(&app.waypost, "poison", 1).await.remove(0);
+    assert_eq!((text_field(&letter, "eventId"), &letter["status"]), ("poison", &json!(503)), "{letter:#}");
+    assert_eq!(text_field(first_attempt(&letter), "answer"), "overloaded");
+    let before = app.receiver.requests().len();
+    replay_reason(&app.waypost, "poison").await;
+    let requests = app.receiver.requests();
+    assert_eq!((requests.len(), requests[before].webhook_id()), (before + 1, text_field(&letter, "deliveryId")));
 }
 
 /// RabbitMQ 4.3.6 fails to dead-letter this message itself, and then declares no more queues.
 #[tokio::test]
 async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
-    let stage = Stage::set("removed", &[]).await;
-    stop(&stage).await;
-    let (events, event) = (format!("{}.events", stage.prefix), chose(3, "returned"));
+    let app = TestApp::start("removed", &[]).await;
+    stop_worker(&app).await;
+    let (events, event) = (format!("{}.events", app.prefix), step_event().keyword(3).id("returned").json());
     let odd = RawMessage::new(b"13010", &event).text(TextProperty::ReplyTo, b"Jos\xE9");
     publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
     reject_raw(Broker::shared().await, &events, 95, Rejection::Requeue).await;
-    stage.waypost.restart().await;
-    is_of_event(&letters(&stage.waypost, "poison", 1).await[0], &event);
-    stage.amqp.until_depth(&events, 0).await;
-    let stream = format!("{}.dead-letters", stage.prefix);
-    let records = stage.amqp.read_stream(&stream, |records| !records.is_empty()).await;
+    app.waypost.restart().await;
+    assert_letter_of_event(only(&letters_with_reason(&app.waypost, "poison", 1).await), &event);
+    app.amqp.wait_for_depth(&events, 0).await;
+    let stream = format!("{}.dead-letters", app.prefix);
+    let records = app.amqp.read_stream(&stream, |records| !records.is_empty()).await;
     assert_eq!(records[0].json()["reason"], "poison", "the first record is a worker's");
-    assert_eq!(stage.receiver.requests().len(), 0);
-    replay(&stage.waypost, "poison").await;
-    stage.receiver.until(|requests| requests.len() == 1).await;
+    assert_eq!(app.receiver.requests().len(), 0);
+    replay_reason(&app.waypost, "poison").await;
+    app.receiver.wait_until(|requests| requests.len() == 1).await;
     // A message may bring the header from another queue.
     let count = [short_string(b"x-delivery-count"), [b"l".as_slice(), &500_i64.to_be_bytes()].concat()].concat();
-    let moved = RawMessage::new(b"13010", chose(3, "moved")).headers(&count);
+    let moved = RawMessage::new(b"13010", step_event().keyword(3).id("moved").json()).headers(&count);
     publish_raw(Broker::shared().await, events.as_bytes(), vec![moved]).await;
-    stage.receiver.until(|requests| requests.len() == 2).await;
+    app.receiver.wait_until(|requests| requests.len() == 2).await;
 }
 
 #[tokio::test]
-async fn each_delivery_that_was_parked_with_others_is_a_letter_counted_once() {
+async fn each_delivery_of_a_parked_batch_becomes_one_letter() {
     const DELIVERIES: usize = 60;
-    let stage = Stage::set("removed", &[]).await;
-    let other = stage.second().await;
-    let mut campaign = campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][2]["webhook"]["maxConcurrency"] = json!(1);
-    stage.waypost.put_campaign(&campaign).await;
-    stage.receiver.answer("/agent", Answer::never());
-    stage.amqp.publish_events(&stage.prefix, &many(DELIVERIES, 3)).await;
+    let app = TestApp::start("removed", &[]).await;
+    let other = app.start_second_worker().await;
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 3)["maxConcurrency"] = json!(1);
+    app.waypost.put_campaign(&campaign).await;
+    app.receiver.reply("/agent", Answer::never());
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(DELIVERIES, 3)).await;
     let parked = async || {
-        let parked = parked(&stage.waypost).await + parked(&other).await;
+        let parked = parked_count(&app.waypost).await + parked_count(&other).await;
         (parked >= DELIVERIES as f64 - 4.0).then_some(())
     };
-    until("parked deliveries", LONG, parked).await;
-    stage.waypost.kill().await;
+    wait_until("parked deliveries", SLOW_TIMEOUT, parked).await;
+    app.waypost.kill().await;
     other.kill().await;
     // Most wait for minutes: the test moves them on, and rejects them with those that came back by themselves.
-    let retries = format!("{}.retries", stage.prefix);
-    let waiting = take_waiting(&stage).await;
-    stage.amqp.publish("", waiting.iter().map(|body| Message::raw(body.clone()).key(&retries))).await;
-    let count = stage.amqp.depth(&retries).await.expect("the queue of retries") as usize;
-    let rejected = stage.amqp.reject(&retries, count).await;
+    let retries = format!("{}.retries", app.prefix);
+    let waiting = take_waiting(&app).await;
+    app.amqp.publish("", waiting.iter().map(|body| Message::raw(body.clone()).key(&retries))).await;
+    let count = app.amqp.depth(&retries).await.expect("the queue of retries") as usize;
+    let rejected = app.amqp.reject(&retries, count).await;
     // An event whose worker died is delivered by the other one too: the same delivery may die twice.
     let dead: Vec<String> = rejected.iter().flat_map(|body| delivery_ids(body)).collect();
     let expected: BTreeSet<String> = dead.iter().cloned().collect();
     assert!(rejected.len() < dead.len(), "some wait together");
-    stage.receiver.answer("/agent", Answer::ok());
-    stage.waypost.restart().await;
+    app.receiver.reply("/agent", Answer::ok());
+    app.waypost.restart().await;
     other.restart().await;
 
-    let letters = letters(&stage.waypost, "rejected", dead.len()).await;
-    let found: BTreeSet<String> = letters.iter().map(|letter| text(letter, "deliveryId").to_owned()).collect();
+    let letters = letters_with_reason(&app.waypost, "rejected", dead.len()).await;
+    let found: BTreeSet<String> = letters.iter().map(|letter| text_field(letter, "deliveryId").to_owned()).collect();
     assert_eq!(found, expected);
-    let counted = async |name: &str| stage.waypost.metric(name).await + other.metric(name).await;
+    let counted = async |name: &str| app.waypost.metric(name).await + other.metric(name).await;
     let rejected = "waypost_dead_letters_total{reason=\"rejected\"}";
     let count = dead.len() as f64;
-    until("each counted", LONG, async || (counted(rejected).await == count).then_some(())).await;
+    wait_until("each counted", SLOW_TIMEOUT, async || (counted(rejected).await == count).then_some(())).await;
     assert_eq!(counted("waypost_deliveries_total{outcome=\"dead\"}").await, count);
     // One that has never run before reads the same, and adds nothing.
-    let new = stage.second().await;
-    assert_eq!(ids(&new.until_letters("reason=rejected", letters.len()).await).len(), dead.len());
-    replay(&stage.waypost, "rejected").await;
+    let new = app.start_second_worker().await;
+    assert_eq!(ids(&new.wait_for_letters("reason=rejected", letters.len()).await).len(), dead.len());
+    replay_reason(&app.waypost, "rejected").await;
     let delivered: BTreeSet<String> =
-        stage.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
+        app.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
     assert!(delivered.is_superset(&expected));
     assert_eq!(counted(rejected).await + new.metric(rejected).await, count);
 }
 
-async fn parked(waypost: &Waypost) -> f64 {
+async fn parked_count(waypost: &Waypost) -> f64 {
     let metrics = waypost.metrics().await;
     metrics.iter().filter(|(name, _)| name.starts_with("waypost_deliveries_parked_total")).map(|(_, count)| count).sum()
 }
 
 /// Takes the bodies of all messages that wait in the delay queues.
-async fn take_waiting(stage: &Stage) -> Vec<Vec<u8>> {
+async fn take_waiting(app: &TestApp) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     for seconds in (0..16).map(|power| 1 << power) {
-        bodies.extend(stage.amqp.take_all(&format!("{}.delay.{seconds}", stage.prefix)).await);
+        bodies.extend(app.amqp.take_all_messages(&format!("{}.delay.{seconds}", app.prefix)).await);
     }
     bodies
 }
@@ -237,33 +238,33 @@ async fn take_waiting(stage: &Stage) -> Vec<Vec<u8>> {
 fn delivery_ids(body: &[u8]) -> Vec<String> {
     let one_or_several: Value = serde_json::from_slice(body).expect("JSON");
     let deliveries = one_or_several.as_array().cloned().unwrap_or_else(|| vec![one_or_several]);
-    deliveries.iter().map(|delivery| text(delivery, "id").to_owned()).collect()
+    deliveries.iter().map(|delivery| text_field(delivery, "id").to_owned()).collect()
 }
 
 #[tokio::test]
-async fn what_policies_remove_is_a_letter() {
+async fn messages_removed_by_policies_become_letters() {
     let broker = Broker::private().await;
-    let stage = Stage::set_on(&broker.url(), "removed", &[]).await;
-    stop(&stage).await;
-    let events = format!("{}.events", stage.prefix);
+    let app = TestApp::start_on(&broker.url(), "removed", &[]).await;
+    stop_worker(&app).await;
+    let events = format!("{}.events", app.prefix);
     let pattern = format!("^{}$", events.replace('.', "\\."));
     let policy = async |definition| {
         broker.ctl(&["set_policy", "--apply-to", "queues", "short", &pattern, definition]).await;
     };
     policy(r#"{"message-ttl":50}"#).await;
-    stage.publish(&chose(3, "event-ttl")).await;
-    stage.amqp.until_depth(&events, 0).await;
+    app.publish(step_event().keyword(3).id("event-ttl")).await;
+    app.amqp.wait_for_depth(&events, 0).await;
     policy(r#"{"max-length":1,"overflow":"drop-head"}"#).await;
-    stage.amqp.publish_events(&stage.prefix, &many(3, 3)).await;
-    stage.amqp.until_depth(&events, 1).await;
-    stage.waypost.restart().await;
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(3, 3)).await;
+    app.amqp.wait_for_depth(&events, 1).await;
+    app.waypost.restart().await;
     let mut expected = vec![("event-ttl", "expired")];
     // RabbitMQ 3.10 drops them without a trace if a policy has changed the overflow.
     if !broker_version().starts_with("3.10") {
         expected.extend([("event-0", "maxlen"), ("event-1", "maxlen")]);
     }
-    let removed = stage.waypost.until_letters("", expected.len()).await;
+    let removed = app.waypost.wait_for_letters("", expected.len()).await;
     let reasons: BTreeSet<(&str, &str)> =
-        removed.iter().map(|letter| (text(letter, "eventId"), text(letter, "reason"))).collect();
+        removed.iter().map(|letter| (text_field(letter, "eventId"), text_field(letter, "reason"))).collect();
     assert_eq!(reasons, expected.into_iter().collect());
 }

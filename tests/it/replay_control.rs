@@ -3,91 +3,92 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
-use crate::support::letters::{ids, text};
-use crate::support::{Answer, steady};
+use crate::support::dead_letters::{ids, text_field};
+use crate::support::json::only_of;
+use crate::support::{Answer, wait_until_stable};
+use crate::test_app::TestApp;
 
 /// So many looks in a row that are all alike: longer than ten requests at the rate of these tests take.
-const LOOKS: usize = 25;
+const STABLE_POLLS: usize = 25;
 
 /// A replay of `count` letters that goes slowly, once it has begun to send.
-async fn under_way(stage: &Stage, count: usize) -> String {
-    stage.bury(3, count).await;
+async fn start_slow_replay(app: &TestApp, count: usize) -> String {
+    app.create_dead_letters(3, count).await;
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 20 });
-    let replay = stage.waypost.order_replay(&order).await;
-    stage.receiver.until(|requests| requests.len() >= 5).await;
+    let replay = app.waypost.create_replay(&order).await;
+    app.receiver.wait_until(|requests| requests.len() >= 5).await;
     replay
 }
 
 /// Looks at a replay until neither its counters nor the receiver move any more; gives back how many requests there were.
-async fn at_rest(stage: &Stage, replay: &str, state: &str) -> usize {
+async fn wait_until_idle(app: &TestApp, replay: &str, state: &str) -> usize {
     let look = async || {
-        let replay = stage.waypost.replay(replay).await;
-        assert_eq!(text(&replay, "state"), state, "{replay:#}");
-        (stage.receiver.requests().len(), replay)
+        let replay = app.waypost.replay(replay).await;
+        assert_eq!(text_field(&replay, "state"), state, "{replay:#}");
+        (app.receiver.requests().len(), replay)
     };
-    let (requests, replay) = steady("the replay", LOOKS, look).await;
+    let (requests, replay) = wait_until_stable("the replay", STABLE_POLLS, look).await;
     assert_eq!(replay["sent"], json!(requests), "{replay:#}");
     requests
 }
 
 #[tokio::test]
-async fn paused_it_sends_nothing_and_resumed_it_goes_on_to_the_end() {
-    let stage = Stage::set("control", &[]).await;
-    let replay = under_way(&stage, 40).await;
-    let reply = stage.waypost.tell_replay(&replay, "pause").await;
-    assert_eq!((reply.status, text(&reply.json(), "state")), (200, "paused"), "{reply:?}");
-    let sent = at_rest(&stage, &replay, "paused").await;
+async fn a_paused_replay_sends_nothing_and_can_be_resumed() {
+    let app = TestApp::start("control", &[]).await;
+    let replay = start_slow_replay(&app, 40).await;
+    let reply = app.waypost.control_replay(&replay, "pause").await;
+    assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "paused"), "{reply:?}");
+    let sent = wait_until_idle(&app, &replay, "paused").await;
     assert!((5..40).contains(&sent), "{sent} were sent before the pause");
     let states = u32::try_from(sent).expect("a small number");
-    stage.waypost.until_states(&[("replaying", 40 - states), ("replayed", states)]).await;
-    assert_eq!(stage.waypost.replay(&replay).await.get("endedAt"), Some(&Value::Null));
+    app.waypost.wait_for_state_counts(&[("replaying", 40 - states), ("replayed", states)]).await;
+    assert_eq!(app.waypost.replay(&replay).await.get("endedAt"), Some(&Value::Null));
 
     // A pause is kept over a restart.
-    stage.waypost.kill().await;
-    stage.waypost.restart().await;
-    stage.waypost.until_replay(&replay, "paused").await;
-    assert_eq!(at_rest(&stage, &replay, "paused").await, sent);
+    app.waypost.kill().await;
+    app.waypost.restart().await;
+    app.waypost.wait_for_replay(&replay, "paused").await;
+    assert_eq!(wait_until_idle(&app, &replay, "paused").await, sent);
 
-    let reply = stage.waypost.tell_replay(&replay, "resume").await;
-    assert_eq!((reply.status, text(&reply.json(), "state")), (200, "running"), "{reply:?}");
-    let done = stage.waypost.until_replay(&replay, "done").await;
+    let reply = app.waypost.control_replay(&replay, "resume").await;
+    assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "running"), "{reply:?}");
+    let done = app.waypost.wait_for_replay(&replay, "done").await;
     assert_eq!((&done["sent"], &done["delivered"]), (&json!(40), &json!(40)), "{done:#}");
-    stage.waypost.until_states(&[("replayed", 40)]).await;
-    let requests = stage.receiver.by_webhook_id();
+    app.waypost.wait_for_state_counts(&[("replayed", 40)]).await;
+    let requests = app.receiver.requests_by_webhook_id();
     assert!(requests.len() == 40 && requests.values().all(|count| *count == 1), "{requests:?}");
 }
 
 #[tokio::test]
-async fn cancelled_it_gives_back_what_it_has_not_sent() {
-    let stage = Stage::set("control", &[]).await;
-    let replay = under_way(&stage, 40).await;
-    let reply = stage.waypost.tell_replay(&replay, "cancel").await;
-    assert_eq!((reply.status, text(&reply.json(), "state")), (200, "cancelled"), "{reply:?}");
-    let sent = at_rest(&stage, &replay, "cancelled").await;
+async fn a_cancelled_replay_releases_unsent_letters() {
+    let app = TestApp::start("control", &[]).await;
+    let replay = start_slow_replay(&app, 40).await;
+    let reply = app.waypost.control_replay(&replay, "cancel").await;
+    assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "cancelled"), "{reply:?}");
+    let sent = wait_until_idle(&app, &replay, "cancelled").await;
     assert!((5..40).contains(&sent), "{sent} were sent before the end");
     let states = u32::try_from(sent).expect("a small number");
-    stage.waypost.until_states(&[("pending", 40 - states), ("replayed", states)]).await;
-    assert!(stage.waypost.replay(&replay).await["endedAt"].is_string());
-    for letter in stage.waypost.letters("state=pending").await {
-        assert_eq!(stage.waypost.letter(text(&letter, "id")).await["replays"], json!([]));
+    app.waypost.wait_for_state_counts(&[("pending", 40 - states), ("replayed", states)]).await;
+    assert!(app.waypost.replay(&replay).await["endedAt"].is_string());
+    for letter in app.waypost.letters("state=pending").await {
+        assert_eq!(app.waypost.letter(text_field(&letter, "id")).await["replays"], json!([]));
     }
 
-    let rest = stage.waypost.order_replay(&json!({ "filter": { "reason": "gone" } })).await;
-    assert_eq!(stage.waypost.until_replay(&rest, "done").await["delivered"], json!(40 - sent));
-    assert!(stage.receiver.by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
+    let rest = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
+    assert_eq!(app.waypost.wait_for_replay(&rest, "done").await["delivered"], json!(40 - sent));
+    assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
 }
 
 #[tokio::test]
-async fn what_does_not_fit_its_state_is_refused() {
-    let stage = Stage::set("control", &[]).await;
-    let replay = under_way(&stage, 40).await;
+async fn a_command_that_does_not_fit_the_state_is_refused() {
+    let app = TestApp::start("control", &[]).await;
+    let replay = start_slow_replay(&app, 40).await;
     let refused = async |replay: &str, what: &str| {
-        let problem = stage.waypost.tell_replay(replay, what).await.problem(409);
-        assert!(text(&problem, "detail").contains(' '), "{problem:#}");
+        let problem = app.waypost.control_replay(replay, what).await.expect_problem(409);
+        assert!(problem.detail.contains(' '), "{problem:?}");
     };
     let told = async |replay: &str, what: &str| {
-        let reply = stage.waypost.tell_replay(replay, what).await;
+        let reply = app.waypost.control_replay(replay, what).await;
         assert_eq!(reply.status, 200, "{what}: {reply:?}");
     };
     refused(&replay, "resume").await;
@@ -100,55 +101,55 @@ async fn what_does_not_fit_its_state_is_refused() {
     for what in ["pause", "resume", "cancel"] {
         refused(&replay, what).await;
     }
-    stage.waypost.until_total("state=replaying", 0).await;
-    let done = stage.waypost.order_replay(&json!({ "filter": { "reason": "gone" } })).await;
-    stage.waypost.until_replay(&done, "done").await;
+    app.waypost.wait_for_letter_count("state=replaying", 0).await;
+    let done = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
+    app.waypost.wait_for_replay(&done, "done").await;
     for what in ["pause", "resume", "cancel"] {
         refused(&done, what).await;
-        stage.waypost.tell_replay("rp_unknown", what).await.problem(404);
+        app.waypost.control_replay("rp_unknown", what).await.expect_problem(404);
     }
-    stage.waypost.get("/v1/replays/rp_unknown").await.problem(404);
+    app.waypost.get("/v1/replays/rp_unknown").await.expect_problem(404);
 }
 
 #[tokio::test]
-async fn it_stops_where_too_many_fail() {
-    let stage = Stage::set("control", &[]).await;
-    stage.bury(3, 100).await;
-    stage.receiver.answer("/agent", Answer::status(500));
+async fn a_replay_stops_with_many_failures() {
+    let app = TestApp::start("control", &[]).await;
+    app.create_dead_letters(3, 100).await;
+    app.receiver.reply("/agent", Answer::status(500));
     let order = json!({ "filter": { "status": 410 }, "stopOnFailureRatio": 0.5 });
-    let id = stage.waypost.order_replay(&order).await;
-    let replay = stage.waypost.until_replay(&id, "stopped").await;
-    let sent = at_rest(&stage, &id, "stopped").await;
+    let id = app.waypost.create_replay(&order).await;
+    let replay = app.waypost.wait_for_replay(&id, "stopped").await;
+    let sent = wait_until_idle(&app, &id, "stopped").await;
     assert!((1..=20).contains(&sent), "{sent} were sent");
     assert_eq!((&replay["failed"], replay["stopOnFailureRatio"].as_f64()), (&replay["sent"], Some(0.5)), "{replay:#}");
     assert!(replay["endedAt"].is_string(), "{replay:#}");
     // The rest, and those that are dead once more.
-    stage.waypost.until_total("state=pending&status=410", 100 - sent).await;
-    stage.waypost.until_total("state=pending&status=500", sent).await;
-    stage.waypost.until_total("state=replayed", sent).await;
+    app.waypost.wait_for_letter_count("state=pending&status=410", 100 - sent).await;
+    app.waypost.wait_for_letter_count("state=pending&status=500", sent).await;
+    app.waypost.wait_for_letter_count("state=replayed", sent).await;
     for what in ["pause", "resume", "cancel"] {
-        stage.waypost.tell_replay(&id, what).await.problem(409);
+        app.waypost.control_replay(&id, what).await.expect_problem(409);
     }
 }
 
 #[tokio::test]
-async fn it_goes_on_where_few_fail() {
-    let stage = Stage::set("control", &[]).await;
-    stage.bury(3, 100).await;
+async fn a_replay_continues_with_few_failures() {
+    let app = TestApp::start("control", &[]).await;
+    app.create_dead_letters(3, 100).await;
     // Every tenth request: neither among the first twenty nor later too many.
-    stage.receiver.answer_with("/agent", |_, earlier| Answer::status(if earlier % 10 == 3 { 500 } else { 200 }));
+    app.receiver.reply_with("/agent", |_, earlier| Answer::status(if earlier % 10 == 3 { 500 } else { 200 }));
     let order = json!({ "filter": { "status": 410 }, "stopOnFailureRatio": 0.5 });
-    let replay = stage.waypost.order_replay(&order).await;
-    let replay = stage.waypost.until_replay(&replay, "done").await;
+    let replay = app.waypost.create_replay(&order).await;
+    let replay = app.waypost.wait_for_replay(&replay, "done").await;
     assert_eq!((&replay["sent"], &replay["failed"]), (&json!(100), &json!(10)), "{replay:#}");
-    stage.waypost.until_states(&[("pending", 10), ("replayed", 100)]).await;
+    app.waypost.wait_for_state_counts(&[("pending", 10), ("replayed", 100)]).await;
 }
 
 #[tokio::test]
-async fn an_order_that_is_wrong_replays_nothing() {
-    let stage = Stage::set("control", &[]).await;
-    stage.bury(3, 2).await;
-    let letters = ids(&stage.waypost.letters("").await);
+async fn an_invalid_request_replays_nothing() {
+    let app = TestApp::start("control", &[]).await;
+    app.create_dead_letters(3, 2).await;
+    let letters = ids(&app.waypost.letters("").await);
     let refused = [
         (json!({}), "$"),
         (json!({ "ids": letters, "filter": { "reason": "gone" } }), "$"),
@@ -167,7 +168,7 @@ async fn an_order_that_is_wrong_replays_nothing() {
         let mut dry = order.clone();
         dry["dryRun"] = json!(true);
         for order in [order, dry] {
-            let faults = stage.waypost.post("/v1/replays", &order).await.faults();
+            let faults = app.waypost.post("/v1/replays", &order).await.violation_paths();
             assert!(faults.iter().any(|fault| fault.starts_with(path)), "{order}: {faults:?}");
         }
     }
@@ -178,57 +179,58 @@ async fn an_order_that_is_wrong_replays_nothing() {
         r#"{ "filter": { "status": 410 }, "filter": { "status": 410 } }"#.to_owned(),
     ] {
         let headers = [("content-type", "application/json")];
-        stage.waypost.send_with(reqwest::Method::POST, "/v1/replays", &headers, order).await.faults();
+        app.waypost.send_with(reqwest::Method::POST, "/v1/replays", &headers, order).await.violation_paths();
     }
-    let problem = stage.waypost.post("/v1/replays", &json!({ "ids": [letters[0], "dl_unknown"] })).await.problem(404);
-    assert!(text(&problem, "detail").contains("dl_unknown"), "which one is not told: {problem:#}");
-    assert_eq!(stage.waypost.get("/v1/replays").await.json()["items"], json!([]));
-    assert_eq!(stage.waypost.total("state=pending").await, 2);
-    assert_eq!(stage.receiver.requests().len(), 0);
+    let problem =
+        app.waypost.post("/v1/replays", &json!({ "ids": [letters[0], "dl_unknown"] })).await.expect_problem(404);
+    assert!(problem.detail.contains("dl_unknown"), "which one is not told: {problem:?}");
+    assert_eq!(app.waypost.get("/v1/replays").await.json()["items"], json!([]));
+    assert_eq!(app.waypost.count_letters("state=pending").await, 2);
+    assert_eq!(app.receiver.requests().len(), 0);
 }
 
 #[tokio::test]
-async fn two_replays_never_have_the_same_letter() {
-    let stage = Stage::set("control", &[]).await;
-    stage.bury(3, 30).await;
-    let letters = ids(&stage.waypost.letters("").await);
+async fn two_replays_never_claim_the_same_letter() {
+    let app = TestApp::start("control", &[]).await;
+    app.create_dead_letters(3, 30).await;
+    let letters = ids(&app.waypost.letters("").await);
     let first = json!({ "filter": { "campaignId": "13010" }, "ratePerSecond": 2 });
-    let first = stage.waypost.order_replay(&first).await;
+    let first = app.waypost.create_replay(&first).await;
 
     // A few may have been sent by now.
-    let problem = stage.waypost.post("/v1/replays", &json!({ "ids": letters })).await.problem(409);
-    let detail = text(&problem, "detail");
+    let problem = app.waypost.post("/v1/replays", &json!({ "ids": letters })).await.expect_problem(409);
+    let detail = problem.detail;
     assert!(letters.iter().any(|letter| detail.contains(letter)), "which one is not told: {detail}");
     let same = json!({ "filter": { "campaignId": "13010" } });
-    stage.waypost.post("/v1/replays", &same).await.faults();
+    app.waypost.post("/v1/replays", &same).await.violation_paths();
     // Of what is pending meanwhile, the second one takes all.
-    stage.bury(5, 4).await;
-    let second = stage.waypost.order_replay(&same).await;
-    assert_eq!(stage.waypost.replay(&second).await["total"], json!(4));
-    stage.waypost.tell_replay(&first, "cancel").await;
-    assert_eq!(stage.waypost.until_replay(&second, "done").await["delivered"], json!(4));
-    let surveys = stage.receiver.requests().iter().filter(|request| request.path() == "/survey").count();
+    app.create_dead_letters(5, 4).await;
+    let second = app.waypost.create_replay(&same).await;
+    assert_eq!(app.waypost.replay(&second).await["total"], json!(4));
+    app.waypost.control_replay(&first, "cancel").await;
+    assert_eq!(app.waypost.wait_for_replay(&second, "done").await["delivered"], json!(4));
+    let surveys = app.receiver.requests().iter().filter(|request| request.path() == "/survey").count();
     assert_eq!(surveys, 4);
-    assert!(stage.receiver.by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
+    assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
 }
 
 #[tokio::test]
 async fn the_list_of_replays_has_the_newest_first_and_pages() {
-    let stage = Stage::set("control", &[]).await;
-    stage.bury(3, 5).await;
+    let app = TestApp::start("control", &[]).await;
+    app.create_dead_letters(3, 5).await;
     let mut ordered = Vec::new();
-    for letter in ids(&stage.waypost.letters("").await) {
-        let replay = stage.waypost.order_replay(&json!({ "ids": [letter] })).await;
-        stage.waypost.until_replay(&replay, "done").await;
+    for letter in ids(&app.waypost.letters("").await) {
+        let replay = app.waypost.create_replay(&json!({ "ids": [letter] })).await;
+        app.waypost.wait_for_replay(&replay, "done").await;
         ordered.insert(0, replay);
     }
     let (mut seen, mut place) = (Vec::new(), String::new());
     loop {
-        let page = stage.waypost.get(&format!("/v1/replays?limit=2{place}")).await.json();
+        let page = app.waypost.get(&format!("/v1/replays?limit=2{place}")).await.json();
         let items = page["items"].as_array().expect("items");
         assert!(items.len() <= 2, "{page:#}");
         for item in items {
-            assert_eq!(item, &stage.waypost.replay(text(item, "id")).await);
+            assert_eq!(item, &app.waypost.replay(text_field(item, "id")).await);
         }
         seen.extend(ids(items));
         let Some(cursor) = page["next"].as_str() else { break };
@@ -237,25 +239,26 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
     assert_eq!(seen, ordered);
     for wrong in ["limit=0", "limit=1001", "limit=many", "cursor=garbage", "cursor=rp_", "cursor=rp_garbage", "page=2"]
     {
-        let problem = stage.waypost.get(&format!("/v1/replays?{wrong}")).await.problem(400);
-        assert!(text(&problem, "detail").contains(wrong.split('=').next().unwrap_or_default()), "{problem:#}");
+        let problem = app.waypost.get(&format!("/v1/replays?{wrong}")).await.expect_problem(400);
+        assert!(problem.detail.contains(wrong.split('=').next().unwrap_or_default()), "{problem:?}");
     }
     // Of many ids the list has the number.
-    stage.bury(4, 101).await;
-    let many = ids(&stage.waypost.letters("state=pending").await);
+    app.create_dead_letters(4, 101).await;
+    let many = ids(&app.waypost.letters("state=pending").await);
     for (count, is_listed) in [(100, true), (101, false)] {
         let named = json!(many[..count]);
-        let id = stage.waypost.order_replay(&json!({ "ids": named })).await;
-        let whole = stage.waypost.until_replay(&id, "done").await;
+        let id = app.waypost.create_replay(&json!({ "ids": named })).await;
+        let whole = app.waypost.wait_for_replay(&id, "done").await;
         assert_eq!((&whole["ids"], &whole["idCount"]), (&named, &json!(count)));
-        let listed = stage.waypost.get("/v1/replays?limit=1").await.json()["items"][0].clone();
-        assert_eq!((text(&listed, "id"), &listed["idCount"]), (&*id, &json!(count)));
+        let page = app.waypost.get("/v1/replays?limit=1").await.json();
+        let listed = only_of(&page["items"]);
+        assert_eq!((text_field(listed, "id"), &listed["idCount"]), (&*id, &json!(count)));
         assert_eq!(listed.get("ids"), is_listed.then_some(&named));
     }
-    let listed = stage.waypost.cli(&["replays", "list"]).await;
+    let listed = app.waypost.cli(&["replays", "list"]).await;
     assert!(listed.stdout.contains("101 dead letters by id"), "{listed:?}");
 
-    let second = stage.second().await;
-    second.until_replay(&ordered[0], "done").await;
-    assert_eq!(second.get("/v1/replays").await.json(), stage.waypost.get("/v1/replays").await.json());
+    let second = app.start_second_worker().await;
+    second.wait_for_replay(&ordered[0], "done").await;
+    assert_eq!(second.get("/v1/replays").await.json(), app.waypost.get("/v1/replays").await.json());
 }

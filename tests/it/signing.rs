@@ -5,7 +5,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
-use crate::callers::Guarded;
+use crate::auth_test_app::AuthTestApp;
+use crate::support::json::{only_of, webhook_id};
 use crate::support::receiver::Request;
 use crate::support::{Amqp, Broker};
 
@@ -23,30 +24,30 @@ fn verifies(secret: &str, request: &Request) -> bool {
 }
 
 /// A worker with one webhook that has this secret, and the webhook's address.
-async fn start(secret: Option<&str>) -> (Guarded, String) {
-    let guarded = Guarded::start("signing").await;
-    let mut webhook = json!({ "url": guarded.receiver.url("/signed") });
+async fn start(secret: Option<&str>) -> (AuthTestApp, String) {
+    let app = AuthTestApp::start("signing").await;
+    let mut webhook = json!({ "url": app.receiver.url("/signed") });
     if let Some(secret) = secret {
         webhook["secret"] = json!(secret);
     }
     let campaign = json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] });
-    let put = guarded.put_campaign(&campaign).await.json();
-    let id = put.pointer("/sections/0/webhook/id").and_then(Value::as_str).expect("an id").to_owned();
-    (guarded, format!("/v1/webhooks/{id}"))
+    let put = app.put_campaign(&campaign).await.json();
+    let id = webhook_id(&put, "l", None);
+    (app, format!("/v1/webhooks/{id}"))
 }
 
-async fn delivered(guarded: &Guarded, event: &str) -> Request {
+async fn publish_and_receive(app: &AuthTestApp, event: &str) -> Request {
     let amqp = Amqp::connect(&Broker::shared().await.url()).await;
     let event = json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "eventId": event });
-    let before = guarded.receiver.requests().len();
-    amqp.publish_events(&guarded.prefix, &[event]).await;
-    guarded.receiver.until(move |requests| requests.len() > before).await.pop().expect("a request")
+    let before = app.receiver.requests().len();
+    amqp.publish_events(&app.prefix, &[event]).await;
+    app.receiver.wait_until(move |requests| requests.len() > before).await.pop().expect("a request")
 }
 
 #[tokio::test]
 async fn a_receiver_verifies_what_it_is_sent() {
-    let (guarded, _) = start(Some(SECRET)).await;
-    let request = delivered(&guarded, "e1").await;
+    let (app, _) = start(Some(SECRET)).await;
+    let request = publish_and_receive(&app, "e1").await;
     assert!(verifies(SECRET, &request), "{request:?}");
     let names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
     let signed = names.iter().position(|name| *name == "webhook-signature").expect("a signature");
@@ -60,50 +61,53 @@ async fn a_receiver_verifies_what_it_is_sent() {
 
 #[tokio::test]
 async fn without_a_secret_there_is_no_signature() {
-    let (guarded, _) = start(None).await;
-    assert_eq!(delivered(&guarded, "e1").await.header("webhook-signature"), None);
+    let (app, _) = start(None).await;
+    assert_eq!(publish_and_receive(&app, "e1").await.header("webhook-signature"), None);
 }
 
 #[tokio::test]
-async fn a_secret_is_replaced_without_a_gap() {
-    let (guarded, webhook) = start(Some(SECRET)).await;
+async fn a_secret_is_rotated_without_a_gap() {
+    let (app, webhook) = start(Some(SECRET)).await;
     let rotate = format!("{webhook}/rotate-secret");
     for role in ["viewer", "operator"] {
-        guarded.ask(role, Method::POST, &rotate, None).await.problem(403);
+        app.send_as(role, Method::POST, &rotate, None).await.expect_problem(403);
     }
-    let reply = guarded.ask("editor", Method::POST, &rotate, Some(&json!({ "overlap": "1h" }))).await;
+    let reply = app.send_as("editor", Method::POST, &rotate, Some(&json!({ "overlap": "1h" }))).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let rotated = reply.json();
     let new = rotated["secret"].as_str().expect("a secret").to_owned();
     assert_ne!(new, SECRET);
-    assert_eq!(rotated["previousSecrets"][0]["secret"], SECRET);
-    let request = delivered(&guarded, "e1").await;
+    assert_eq!(only_of(&rotated["previousSecrets"])["secret"], SECRET);
+    let request = publish_and_receive(&app, "e1").await;
     assert!(verifies(SECRET, &request) && verifies(&new, &request), "{request:?}");
 
     // Who reads it and sends it back changes nothing; who may not see secrets does not see the old one either.
-    let read = guarded.get("editor", &webhook).await.json();
-    assert_eq!(guarded.ask("editor", Method::PUT, &webhook, Some(&read)).await.json(), read);
-    let masked = guarded.get("viewer", &webhook).await.json();
-    assert_eq!((&masked["secret"], &masked["previousSecrets"][0]["secret"]), (&json!("********"), &json!("********")));
+    let read = app.get_as("editor", &webhook).await.json();
+    assert_eq!(app.send_as("editor", Method::PUT, &webhook, Some(&read)).await.json(), read);
+    let masked = app.get_as("viewer", &webhook).await.json();
+    assert_eq!(
+        (&masked["secret"], &only_of(&masked["previousSecrets"])["secret"]),
+        (&json!("********"), &json!("********"))
+    );
 
     // At once, where the old one is known to others.
-    let reply = guarded.ask("editor", Method::POST, &rotate, Some(&json!({ "overlap": "0s" }))).await.json();
+    let reply = app.send_as("editor", Method::POST, &rotate, Some(&json!({ "overlap": "0s" }))).await.json();
     let newest = reply["secret"].as_str().expect("a secret").to_owned();
     assert_eq!(reply.get("previousSecrets"), None);
-    let request = delivered(&guarded, "e2").await;
+    let request = publish_and_receive(&app, "e2").await;
     assert!(verifies(&newest, &request) && !verifies(&new, &request) && !verifies(SECRET, &request));
 }
 
 #[tokio::test]
-async fn who_may_not_see_secrets_is_shown_no_signature() {
-    let (guarded, webhook) = start(Some(SECRET)).await;
+async fn signatures_are_hidden_from_viewers() {
+    let (app, webhook) = start(Some(SECRET)).await;
     let event = json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z" });
     for (role, is_shown) in [("viewer", false), ("operator", false), ("editor", true)] {
-        let explained = guarded.ask(role, Method::POST, "/v1/explain", Some(&event)).await;
+        let explained = app.send_as(role, Method::POST, "/v1/explain", Some(&event)).await;
         assert_eq!(explained.status, 200, "{explained:?}");
         let mut shown = vec![explained];
         if role != "viewer" {
-            shown.push(guarded.ask(role, Method::POST, &format!("{webhook}/test"), None).await);
+            shown.push(app.send_as(role, Method::POST, &format!("{webhook}/test"), None).await);
         }
         for reply in shown {
             assert!(reply.body.contains("webhook-signature"), "{reply:?}");
@@ -113,17 +117,17 @@ async fn who_may_not_see_secrets_is_shown_no_signature() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_replaced_is_told() {
-    let (guarded, webhook) = start(None).await;
+async fn a_rotation_that_is_not_possible_is_refused() {
+    let (app, webhook) = start(None).await;
     let rotate = |body: Value| {
-        let (guarded, address) = (&guarded, format!("{webhook}/rotate-secret"));
-        async move { guarded.ask("editor", Method::POST, &address, Some(&body)).await }
+        let (app, address) = (&app, format!("{webhook}/rotate-secret"));
+        async move { app.send_as("editor", Method::POST, &address, Some(&body)).await }
     };
-    assert_eq!(rotate(json!({ "overlap": "31d" })).await.faults(), ["$.overlap"]);
+    assert_eq!(rotate(json!({ "overlap": "31d" })).await.violation_paths(), ["$.overlap"]);
     assert_eq!(rotate(json!({ "overlap": "soon" })).await.status, 422);
-    guarded.ask("editor", Method::POST, "/v1/webhooks/wh_none/rotate-secret", None).await.problem(404);
+    app.send_as("editor", Method::POST, "/v1/webhooks/wh_none/rotate-secret", None).await.expect_problem(404);
     let first = rotate(json!({})).await.json();
     assert!(first["secret"].as_str().is_some_and(|secret| secret.starts_with("whsec_")), "{first:#}");
     assert_eq!(first.get("previousSecrets"), None, "there was none");
-    assert!(verifies(first["secret"].as_str().expect("a secret"), &delivered(&guarded, "e1").await));
+    assert!(verifies(first["secret"].as_str().expect("a secret"), &publish_and_receive(&app, "e1").await));
 }

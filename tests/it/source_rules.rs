@@ -73,7 +73,7 @@ fn the_code_has_the_limits_that_the_documentation_promises() {
 
 #[test]
 fn every_file_is_compiled() {
-    let sources = sources();
+    let sources = source_files();
     let mut violations = Violations::default();
     for source in &sources {
         let path = Path::new(&source.name);
@@ -99,7 +99,7 @@ fn every_file_is_compiled() {
 #[test]
 fn every_file_begins_with_its_role() {
     let mut violations = Violations::default();
-    for source in sources() {
+    for source in source_files() {
         let first = source.text.lines().next().unwrap_or_default();
         if !first.starts_with("//! ") {
             violations.add(&source, 1, first);
@@ -111,7 +111,7 @@ fn every_file_begins_with_its_role() {
 #[test]
 fn no_file_is_long() {
     let mut violations = Violations::default();
-    for source in sources().iter().filter(|source| source.is_product()) {
+    for source in source_files().iter().filter(|source| source.is_product()) {
         let lines = source.lines_without_tests();
         if lines > MAX_LINES {
             violations.add(source, lines, &format!("{lines} lines without tests"));
@@ -121,11 +121,11 @@ fn no_file_is_long() {
 }
 
 #[test]
-fn no_work_is_left_in_comments() {
+fn comments_have_no_todo() {
     // In two parts each, so that this file does not contain them.
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
     let mut violations = Violations::default();
-    for source in sources() {
+    for source in source_files() {
         for (number, line) in (1..).zip(source.text.lines()) {
             let words: BTreeSet<&str> = line.split(|c: char| !c.is_alphanumeric()).collect();
             if marks.iter().any(|mark| words.contains(mark)) {
@@ -140,7 +140,7 @@ fn no_work_is_left_in_comments() {
 fn no_test_is_ignored() {
     let ignored = concat!("#[ign", "ore");
     let mut violations = Violations::default();
-    for source in sources() {
+    for source in source_files() {
         for (number, line) in (1..).zip(source.text.lines()).filter(|(_, line)| line.trim_start().starts_with(ignored))
         {
             violations.add(&source, number, line.trim());
@@ -153,7 +153,7 @@ fn no_test_is_ignored() {
 fn no_test_sleeps() {
     let sleeps = concat!("sle", "ep(");
     let mut violations = Violations::default();
-    for source in sources().iter().filter(|source| !source.name.starts_with("tests/support/")) {
+    for source in source_files().iter().filter(|source| !source.name.starts_with("tests/support/")) {
         let tests_begin = if source.is_product() { source.tests_begin() } else { Some(0) };
         for (number, line) in (1..).zip(source.text.lines()) {
             let is_code = !line.trim_start().starts_with("//");
@@ -163,8 +163,30 @@ fn no_test_sleeps() {
         }
     }
     violations.check(
-        "a test that sleeps is slow, and wrong on a busy machine: wait for a condition with `support::until`, or pass \
+        "a test that sleeps is slow, and wrong on a busy machine: wait for a condition with `support::wait_until`, or pass \
          the time as an argument",
+    );
+}
+
+#[test]
+fn no_test_indexes_json_by_position() {
+    let is_indexed = |line: &str| {
+        line.match_indices("][").any(|(at, _)| {
+            let (before, after) = (line[..at].chars().next_back(), line[at + 2..].chars().next());
+            let is = |c: Option<char>, kind: fn(char) -> bool| c.is_some_and(kind);
+            let (is_name, is_digit): (fn(char) -> bool, fn(char) -> bool) = (|c| c == '"', |c| c.is_ascii_digit());
+            (is(before, is_name) && is(after, is_digit)) || (is(before, is_digit) && is(after, is_name))
+        })
+    };
+    let mut violations = Violations::default();
+    for source in source_files().iter().filter(|source| source.name.starts_with("tests/")) {
+        for (number, line) in (1..).zip(source.text.lines()).filter(|(_, line)| is_indexed(line)) {
+            violations.add(source, number, line.trim());
+        }
+    }
+    violations.check(
+        "a position says nothing about the element, and changes with the document: use a helper of `support::json`, such as \
+         `webhook(&campaign, label, keyword)`, `only(&items)` or `find_by(&items, field, value)`",
     );
 }
 
@@ -193,7 +215,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn sources() -> Vec<Source> {
+fn source_files() -> Vec<Source> {
     let mut folders: Vec<_> = FOLDERS.iter().map(|folder| root().join(folder)).collect();
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {

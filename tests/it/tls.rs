@@ -8,16 +8,16 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use crate::stage::LONG;
-use crate::support::{Amqp, Broker, Waypost, unique, until};
+use crate::support::{Amqp, Broker, Waypost, unique, wait_until};
+use crate::test_app::SLOW_TIMEOUT;
 
 /// An authority, and what it has vouched for, as files.
-struct Authority {
+struct CertificateAuthority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Authority {
+impl CertificateAuthority {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -55,7 +55,7 @@ impl Authority {
 }
 
 /// What RabbitMQ asks of who connects over TLS: a certificate of this authority.
-fn asking(port: u16, authority: &str, certificate: &str, key: &str) -> String {
+fn listener_config(port: u16, authority: &str, certificate: &str, key: &str) -> String {
     [
         format!("listeners.ssl.1 = 127.0.0.1:{port}"),
         format!("ssl_options.cacertfile = {authority}"),
@@ -69,11 +69,12 @@ fn asking(port: u16, authority: &str, certificate: &str, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_broker_is_spoken_to_over_tls_with_a_certificate() {
-    let authority = Authority::new();
+async fn the_broker_is_reached_over_tls_with_a_client_certificate() {
+    let authority = CertificateAuthority::new();
     let [certificate, key] = authority.identity("broker");
     let trusted = authority.certificate();
-    let (broker, port) = Broker::private_configured(move |port| asking(port, &trusted, &certificate, &key)).await;
+    let (broker, port) =
+        Broker::private_configured(move |port| listener_config(port, &trusted, &certificate, &key)).await;
     let [certificate, key] = authority.identity("worker");
     let url = format!("amqps://guest:guest@localhost:{port}/%2f");
     let trusted = authority.certificate();
@@ -84,7 +85,7 @@ async fn the_broker_is_spoken_to_over_tls_with_a_certificate() {
     let event =
         serde_json::json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z" });
     Amqp::connect(&broker.url()).await.publish_events(&prefix, &[event]).await;
-    waypost.until_metric("waypost_events_total{result=\"no_webhook\"}", 1.0).await;
+    waypost.wait_for_metric("waypost_events_total{result=\"no_webhook\"}", 1.0).await;
     let connections = broker.ctl(&["list_connections", "--no-table-headers", "ssl"]).await;
     assert!(connections.lines().filter(|line| *line == "true").count() >= 2, "{connections}");
 
@@ -92,21 +93,21 @@ async fn the_broker_is_spoken_to_over_tls_with_a_certificate() {
     // the handshake and closes at once, so that a reset may overtake what it says: of several tries, not of each.
     for settings in [&[trusting][..], &own] {
         let stranger = Waypost::launch(&url, &unique("tls"), settings);
-        let line = stranger.until_line("ertificate").await;
+        let line = stranger.wait_for_log_line("ertificate").await;
         assert!(line.contains("reconnecting"), "{line}");
     }
 }
 
 #[tokio::test]
-async fn the_api_is_spoken_to_over_tls() {
-    let authority = Authority::new();
+async fn the_api_is_served_over_tls() {
+    let authority = CertificateAuthority::new();
     let [certificate, key] = authority.identity("api");
     let settings = [("WAYPOST_HTTP__CERT_FILE", certificate.as_str()), ("WAYPOST_HTTP__KEY_FILE", key.as_str())];
     let waypost = Waypost::launch(&Broker::shared().await.url(), &unique("tls"), &settings);
     let server = waypost.url("").replace("http://127.0.0.1", "https://localhost");
     let trusted = authority.certificate();
     let list = ["campaigns", "list", "--server", &server, "--ca-file", &trusted];
-    let printed = until("an answer over TLS", LONG, async || {
+    let printed = wait_until("an answer over TLS", SLOW_TIMEOUT, async || {
         let printed = waypost.cli(&list).await;
         (printed.code == Some(0)).then_some(printed)
     })
@@ -126,8 +127,8 @@ async fn the_api_is_spoken_to_over_tls() {
 }
 
 #[test]
-fn what_is_wrong_with_a_certificate_is_told_at_the_start() {
-    let authority = Authority::new();
+fn an_invalid_certificate_is_reported_at_startup() {
+    let authority = CertificateAuthority::new();
     let ([certificate, _], [_, other]) = (authority.identity("one"), authority.identity("other"));
     let check = |settings: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_waypost"));

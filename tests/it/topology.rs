@@ -5,23 +5,26 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeleteOptions, ExchangeUnbindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 
-use crate::stage::{LONG, QUICK, Stage, chose, many};
 use crate::support::receiver::Request;
-use crate::support::waypost::{Printed, cli};
-use crate::support::{Amqp, Answer, Broker, Waypost, unique, until};
+use crate::support::waypost::{CommandOutput, cli};
+use crate::support::{Amqp, Answer, Broker, Waypost, unique, wait_until};
+use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, events_with_keyword, step_event};
 
 /// A loss is noticed within this time; the rest is for a busy machine.
-const NOTICED: Duration = Duration::from_secs(10 + 20);
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(10 + 20);
 
 /// Waits for a repair of an object of this kind.
-async fn repaired(waypost: &Waypost, object: &str) {
+async fn wait_for_repair(waypost: &Waypost, object: &str) {
     let metric = format!("waypost_topology_repairs_total{{object=\"{object}\"}}");
-    until(&format!("a repair: {object}"), NOTICED, async || (waypost.metric(&metric).await > 0.0).then_some(())).await;
+    wait_until(&format!("a repair: {object}"), REPAIR_TIMEOUT, async || {
+        (waypost.metric(&metric).await > 0.0).then_some(())
+    })
+    .await;
 }
 
 /// Waits until the probe says 503 with these words, and returns all of it.
-async fn unready(waypost: &Waypost, words: &str) -> String {
-    until(&format!("the probe to say {words:?}"), LONG, async || {
+async fn wait_until_unready(waypost: &Waypost, words: &str) -> String {
+    wait_until(&format!("the probe to say {words:?}"), SLOW_TIMEOUT, async || {
         let reply = waypost.get("/readyz").await;
         (reply.status == 503 && reply.body.contains(words)).then_some(reply.body)
     })
@@ -29,7 +32,7 @@ async fn unready(waypost: &Waypost, words: &str) -> String {
 }
 
 /// A user who may do everything, and the URL with it.
-async fn user_of(broker: &Broker) -> (String, String) {
+async fn create_user(broker: &Broker) -> (String, String) {
     let user = unique("topology");
     broker.ctl(&["add_user", &user, "secret"]).await;
     broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
@@ -38,16 +41,16 @@ async fn user_of(broker: &Broker) -> (String, String) {
 }
 
 /// Closes the connection of this name of a worker. Its user keeps the other three, and gets no new one.
-async fn close_for_good(broker: &Broker, user: &str, name: &str) {
+async fn close_permanently(broker: &Broker, user: &str, name: &str) {
     let connections = async || {
         let listed = broker.ctl(&["list_connections", "--no-table-headers", "pid", "user", "client_properties"]).await;
         listed.lines().filter(|line| line.contains(user)).map(str::to_owned).collect::<Vec<_>>()
     };
-    until("its four connections", LONG, async || (connections().await.len() == 4).then_some(())).await;
+    wait_until("its four connections", SLOW_TIMEOUT, async || (connections().await.len() == 4).then_some(())).await;
     broker.ctl(&["set_user_limits", user, r#"{"max-connections":3}"#]).await;
     // RabbitMQ counts a connection some time after it lists it, so one more may get in.
     let mut absent = 0;
-    until("the connection to stay away", LONG, async || {
+    wait_until("the connection to stay away", SLOW_TIMEOUT, async || {
         let all = connections().await;
         match all.iter().find(|line| line.contains(name)) {
             None => absent += 1,
@@ -63,59 +66,59 @@ async fn close_for_good(broker: &Broker, user: &str, name: &str) {
 
 #[tokio::test]
 async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
-    let stage = Stage::set("topology", &[]).await;
-    let (channel, events) = (stage.amqp.channel().await, format!("{}.events", stage.prefix));
+    let app = TestApp::start("topology", &[]).await;
+    let (channel, events) = (app.amqp.channel().await, format!("{}.events", app.prefix));
     let unbound =
         channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
     unbound.await.expect("unbound");
-    repaired(&stage.waypost, "binding").await;
-    stage.publish(&chose(3, "after")).await;
-    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
-    stage.waypost.until_line("missing broker object restored").await;
+    wait_for_repair(&app.waypost, "binding").await;
+    app.publish(step_event().keyword(3).id("after")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.waypost.wait_for_log_line("missing broker object restored").await;
 
     // It delivers, so it is ready, and says what has happened.
     let repaired = format!("repaired: the binding of exchange {events} was missing");
-    let ready = stage.waypost.get("/readyz").await;
+    let ready = app.waypost.get("/readyz").await;
     assert!(ready.status == 200 && ready.body.contains(&repaired), "{ready:?}");
-    let printed = stage.waypost.cli(&["ready"]).await;
+    let printed = app.waypost.cli(&["ready"]).await;
     assert!(printed.code == Some(0) && printed.stdout.contains("Events published while it was missing"), "{printed:?}");
     let url = format!("broker.url={}", Broker::shared().await.url());
     let (prefix, listen) =
-        (format!("broker.prefix={}", stage.prefix), stage.waypost.url("").replace("http://", "http.listen="));
-    let Printed { stdout, .. } = cli(&["doctor", "--set", &url, "--set", &prefix, "--set", &listen]).await;
+        (format!("broker.prefix={}", app.prefix), app.waypost.url("").replace("http://", "http.listen="));
+    let CommandOutput { stdout, .. } = cli(&["doctor", "--set", &url, "--set", &prefix, "--set", &listen]).await;
     assert!(stdout.contains("ready, after repairs"), "{stdout}");
 
     // What the worker tries the binding with is no event.
     for result in ["no_webhook", "malformed"] {
-        assert_eq!(stage.waypost.metric(&format!("waypost_events_total{{result=\"{result}\"}}")).await, 0.0);
+        assert_eq!(app.waypost.metric(&format!("waypost_events_total{{result=\"{result}\"}}")).await, 0.0);
     }
 }
 
 #[tokio::test]
 async fn a_binding_that_is_removed_while_events_wait_is_reported_too() {
     // One event in hand, and a receiver that is slow enough for the rest to wait.
-    let stage = Stage::set("topology", &[("WAYPOST_BROKER__PREFETCH", "1")]).await;
-    stage.receiver.answer("/agent", Answer::ok().after(Duration::from_secs(1)));
-    stage.amqp.publish_events(&stage.prefix, &many(200, 3)).await;
-    let (channel, events) = (stage.amqp.channel().await, format!("{}.events", stage.prefix));
-    until("a reported repair", LONG, async || {
+    let app = TestApp::start("topology", &[("WAYPOST_BROKER__PREFETCH", "1")]).await;
+    app.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(200, 3)).await;
+    let (channel, events) = (app.amqp.channel().await, format!("{}.events", app.prefix));
+    wait_until("a reported repair", SLOW_TIMEOUT, async || {
         // Again and again: if it is lost between a probe and the declaration after it, it is restored without a report.
         let unbound =
             channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
         unbound.await.expect("unbound");
-        let repairs = stage.waypost.metric("waypost_topology_repairs_total{object=\"binding\"}").await;
+        let repairs = app.waypost.metric("waypost_topology_repairs_total{object=\"binding\"}").await;
         (repairs > 0.0).then_some(())
     })
     .await;
-    assert!(stage.amqp.depth(&events).await.is_some_and(|depth| depth > 0), "no event waits");
+    assert!(app.amqp.depth(&events).await.is_some_and(|depth| depth > 0), "no event waits");
 }
 
 #[tokio::test]
 async fn the_binding_between_the_exchanges_of_shards_is_restored_too() {
     let broker = Broker::private_with(&["rabbitmq_consistent_hash_exchange"]).await;
-    let stage = Stage::set_on(&broker.url(), "topology", &[("WAYPOST_BROKER__SHARDS", "3")]).await;
-    let channel = stage.amqp.channel().await;
-    let (events, shards) = (format!("{}.events", stage.prefix), format!("{}.events.shards", stage.prefix));
+    let app = TestApp::start_on(&broker.url(), "topology", &[("WAYPOST_BROKER__SHARDS", "3")]).await;
+    let channel = app.amqp.channel().await;
+    let (events, shards) = (format!("{}.events", app.prefix), format!("{}.events.shards", app.prefix));
     let options = ExchangeUnbindOptions::default();
     let unbound = channel.exchange_unbind(
         shards.as_str().into(),
@@ -125,95 +128,99 @@ async fn the_binding_between_the_exchanges_of_shards_is_restored_too() {
         FieldTable::default(),
     );
     unbound.await.expect("unbound");
-    repaired(&stage.waypost, "binding").await;
-    stage.publish(&chose(3, "after")).await;
-    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
+    wait_for_repair(&app.waypost, "binding").await;
+    app.publish(step_event().keyword(3).id("after")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
 }
 
 #[tokio::test]
 async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delivers() {
-    let stage = Stage::set("topology", &[]).await;
-    let (channel, name) = (stage.amqp.channel().await, |name: &str| format!("{}.{name}", stage.prefix));
+    let app = TestApp::start("topology", &[]).await;
+    let (channel, name) = (app.amqp.channel().await, |name: &str| format!("{}.{name}", app.prefix));
     for queue in ["delay.4", "delay.32768"] {
         channel.queue_delete(name(queue).into(), QueueDeleteOptions::default()).await.expect("deleted");
     }
     channel.exchange_delete(name("events").into(), ExchangeDeleteOptions::default()).await.expect("deleted");
-    repaired(&stage.waypost, "queue").await;
-    repaired(&stage.waypost, "exchange").await;
-    assert_eq!(stage.amqp.depth(&name("delay.4")).await, Some(0));
-    stage.publish(&chose(3, "after")).await;
-    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
+    wait_for_repair(&app.waypost, "queue").await;
+    wait_for_repair(&app.waypost, "exchange").await;
+    assert_eq!(app.amqp.depth(&name("delay.4")).await, Some(0));
+    app.publish(step_event().keyword(3).id("after")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     // None of these is a reason to abort what is in flight.
-    assert!(!stage.waypost.lines().iter().any(|line| line.contains("not consuming")), "{:#?}", stage.waypost.lines());
+    assert!(
+        !app.waypost.log_lines().iter().any(|line| line.contains("not consuming")),
+        "{:#?}",
+        app.waypost.log_lines()
+    );
     channel.queue_delete(name("dead-letters").into(), QueueDeleteOptions::default()).await.expect("deleted");
-    repaired(&stage.waypost, "stream").await;
-    stage.bury(3, 1).await;
+    wait_for_repair(&app.waypost, "stream").await;
+    app.create_dead_letters(3, 1).await;
 }
 
 #[tokio::test]
-async fn a_queue_replaced_by_one_of_another_kind_is_named() {
-    let stage = Stage::set("topology", &[]).await;
-    let (channel, rung) = (stage.amqp.channel().await, format!("{}.delay.8", stage.prefix));
+async fn a_queue_of_another_type_is_reported() {
+    let app = TestApp::start("topology", &[]).await;
+    let (channel, rung) = (app.amqp.channel().await, format!("{}.delay.8", app.prefix));
     channel.queue_delete(rung.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
     let classic = channel.queue_declare(rung.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
     classic.await.expect("a classic queue");
-    let words = unready(&stage.waypost, &rung).await;
+    let words = wait_until_unready(&app.waypost, &rung).await;
     assert!(words.contains("Waypost wants"), "{words}");
-    assert_eq!(stage.waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
-    stage.publish(&chose(3, "meanwhile")).await;
-    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
-    stage.amqp.delete_queue(&rung).await;
-    stage.waypost.ready().await;
+    assert_eq!(app.waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
+    app.publish(step_event().keyword(3).id("meanwhile")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.amqp.delete_queue(&rung).await;
+    app.waypost.wait_until_ready().await;
 }
 
 #[tokio::test]
-async fn rights_that_are_taken_away_are_named_with_the_command_that_grants_them() {
+async fn revoked_permissions_are_reported_with_the_command_to_grant_them() {
     let broker = Broker::shared().await;
-    let (user, url) = user_of(broker).await;
-    let stage = Stage::set_on(&url, "topology", &[]).await;
+    let (user, url) = create_user(broker).await;
+    let app = TestApp::start_on(&url, "topology", &[]).await;
     broker.ctl(&["set_permissions", &user, "^$", ".*", ".*"]).await;
-    let words = unready(&stage.waypost, "set_permissions").await;
+    let words = wait_until_unready(&app.waypost, "set_permissions").await;
     assert!(words.contains(&user) && words.contains("ACCESS_REFUSED"), "{words}");
     // What is possible goes on.
-    stage.publish(&chose(3, "meanwhile")).await;
-    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
+    app.publish(step_event().keyword(3).id("meanwhile")).await;
+    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
-    stage.waypost.ready().await;
+    app.waypost.wait_until_ready().await;
     broker.ctl(&["set_permissions", &user, ".*", "^$", ".*"]).await;
-    unready(&stage.waypost, "set_permissions").await;
+    wait_until_unready(&app.waypost, "set_permissions").await;
 }
 
 #[tokio::test]
-async fn a_worker_that_cannot_check_says_so_and_what_was_wrong_before() {
+async fn a_failed_topology_check_is_reported_with_earlier_findings() {
     let broker = Broker::shared().await;
-    let (user, url) = user_of(broker).await;
+    let (user, url) = create_user(broker).await;
     let prefix = unique("topology");
-    let waypost = Waypost::start_with(&url, &prefix, &QUICK).await;
+    let waypost = Waypost::start_with(&url, &prefix, &FAST_RETRIES).await;
     let (amqp, rung) = (Amqp::connect(&broker.url()).await, format!("{prefix}.delay.8"));
     amqp.delete_queue(&rung).await;
     let channel = amqp.channel().await;
     let classic = channel.queue_declare(rung.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
     classic.await.expect("a classic queue");
-    unready(&waypost, "Waypost wants").await;
+    wait_until_unready(&waypost, "Waypost wants").await;
 
-    close_for_good(broker, &user, "waypost topology").await;
-    let words = unready(&waypost, "not checked for").await;
+    close_permanently(broker, &user, "waypost topology").await;
+    let words = wait_until_unready(&waypost, "not checked for").await;
     assert!(words.contains("limit") && words.contains("Waypost wants"), "{words}");
     assert_eq!(waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
     assert_eq!(waypost.metric("waypost_broker_connected").await, 1.0);
 
     broker.ctl(&["clear_user_limits", &user, "max-connections"]).await;
     amqp.delete_queue(&rung).await;
-    waypost.ready().await;
+    waypost.wait_until_ready().await;
 }
 
 #[tokio::test]
-async fn a_reader_of_dead_letters_that_fails_for_good_is_told_and_the_account_is_not_known() {
+async fn a_failed_dead_letter_reader_is_reported_and_verify_is_inconclusive() {
     let broker = Broker::shared().await;
-    let (user, url) = user_of(broker).await;
-    let waypost = Waypost::start_with(&url, &unique("topology"), &QUICK).await;
-    close_for_good(broker, &user, "waypost dead letters").await;
-    let words = unready(&waypost, "the dead-letter stream is not being read").await;
+    let (user, url) = create_user(broker).await;
+    let waypost = Waypost::start_with(&url, &unique("topology"), &FAST_RETRIES).await;
+    close_permanently(broker, &user, "waypost dead letters").await;
+    let words = wait_until_unready(&waypost, "the dead-letter stream is not being read").await;
     assert!(words.contains("limit"), "{words}");
     assert_eq!(waypost.metric("waypost_log_followed{log=\"dead_letters\"}").await, 0.0);
     assert_eq!(waypost.metric("waypost_log_followed{log=\"campaigns\"}").await, 1.0);
@@ -225,8 +232,8 @@ async fn a_reader_of_dead_letters_that_fails_for_good_is_told_and_the_account_is
         "{printed:?}"
     );
     broker.ctl(&["clear_user_limits", &user, "max-connections"]).await;
-    waypost.ready().await;
-    let printed = until("an account", LONG, async || {
+    waypost.wait_until_ready().await;
+    let printed = wait_until("an account", SLOW_TIMEOUT, async || {
         Some(waypost.cli(&["verify"]).await).filter(|printed| printed.code == Some(0))
     });
     assert!(printed.await.stdout.contains("All deliveries are accounted for."));

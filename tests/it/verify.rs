@@ -2,23 +2,23 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::LONG;
-use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, until};
+use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, wait_until};
+use crate::test_app::SLOW_TIMEOUT;
 
 #[tokio::test]
-async fn all_that_was_taken_is_accounted_for_and_what_was_purged_is_missed() {
+async fn verify_accounts_for_deliveries_and_detects_a_purge() {
     let broker = Broker::shared().await;
     let (prefix, receiver) = (unique("verify"), Receiver::start());
-    receiver.answer("/fails", Answer::status(500));
+    receiver.reply("/fails", Answer::status(500));
     let settings = [("WAYPOST_RETRY__INITIAL_DELAY", "40s"), ("WAYPOST_RETRY__JITTER", "0")];
     let one = Waypost::start_with(&broker.url(), &prefix, &settings).await;
     let other = Waypost::start_with(&broker.url(), &prefix, &settings).await;
     let section = |label: &str, retry: Value| json!({ "label": label, "webhook": { "url": receiver.url(&format!("/{label}")), "retry": retry } });
     let sections =
         [section("works", json!({})), section("fails", json!({})), section("dies", json!({ "maxAttempts": 1 }))];
-    receiver.answer("/dies", Answer::status(400));
+    receiver.reply("/dies", Answer::status(400));
     one.put_campaign(&json!({ "id": "c", "sections": sections })).await;
-    until("the campaign on the other worker", LONG, async || {
+    wait_until("the campaign on the other worker", SLOW_TIMEOUT, async || {
         (other.get("/v1/campaigns/c").await.status == 200).then_some(())
     })
     .await;
@@ -34,7 +34,7 @@ async fn all_that_was_taken_is_accounted_for_and_what_was_purged_is_missed() {
 
     let also = other.url("");
     let verify = ["verify", "--json", "--also", &also];
-    let account = until("an account with everything in it", LONG, async || {
+    let account = wait_until("an account with everything in it", SLOW_TIMEOUT, async || {
         let printed = one.cli(&verify).await;
         assert_eq!(printed.code, Some(0), "{printed:?}");
         let account = serde_json::from_str::<Value>(&printed.stdout).expect("JSON")["account"].clone();
@@ -49,9 +49,9 @@ async fn all_that_was_taken_is_accounted_for_and_what_was_purged_is_missed() {
 
     // 30 deliveries wait on the rung of 32 seconds; somebody purges it.
     let rung = format!("{prefix}.delay.32");
-    amqp.until_depth(&rung, 30).await;
+    amqp.wait_for_depth(&rung, 30).await;
     broker.ctl(&["purge_queue", &rung]).await;
-    let printed = until("the loss found", LONG, async || {
+    let printed = wait_until("the loss found", SLOW_TIMEOUT, async || {
         let printed = one.cli(&["verify", "--also", &also]).await;
         (printed.code == Some(1)).then_some(printed)
     })

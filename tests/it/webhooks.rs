@@ -4,95 +4,99 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::callers::{Guarded, problem};
-use crate::stage::campaign;
+use crate::auth_test_app::AuthTestApp;
 use crate::support::Answer;
+use crate::support::json::{entry, section, webhook, webhook_id, webhook_mut};
 use crate::support::waypost::Reply;
+use crate::test_app::example_campaign;
 
 /// A worker with the campaign of the seed document, and the addresses of its webhooks: those of keywords 3, 4 and 5, and
 /// that of the section `Offers`.
-async fn start() -> (Guarded, [String; 4]) {
-    let guarded = Guarded::start("webhooks").await;
-    let put = guarded.put_campaign(&campaign(&guarded.receiver)).await.json();
-    let path = |at: &str| format!("/v1/webhooks/{}", put.pointer(at).and_then(Value::as_str).expect("an id"));
-    let entry = |number: u8| path(&format!("/sections/0/menu/{number}/webhook/id"));
-    let paths = [entry(2), entry(3), entry(4), path("/sections/2/webhook/id")];
-    (guarded, paths)
+async fn start() -> (AuthTestApp, [String; 4]) {
+    let app = AuthTestApp::start("webhooks").await;
+    let put = app.put_campaign(&example_campaign(&app.receiver)).await.json();
+    let ids = [
+        webhook_id(&put, "Welcome Message", 3),
+        webhook_id(&put, "Welcome Message", 4),
+        webhook_id(&put, "Welcome Message", 5),
+        webhook_id(&put, "Offers", None),
+    ];
+    (app, ids.map(|id| format!("/v1/webhooks/{id}")))
 }
 
-async fn put(guarded: &Guarded, path: &str, webhook: &Value) -> Reply {
-    guarded.ask("editor", Method::PUT, path, Some(webhook)).await
+async fn put(app: &AuthTestApp, path: &str, webhook: &Value) -> Reply {
+    app.send_as("editor", Method::PUT, path, Some(webhook)).await
 }
 
-async fn stored(guarded: &Guarded) -> Reply {
-    guarded.get("editor", "/v1/campaigns/13010").await
+async fn get_campaign(app: &AuthTestApp) -> Reply {
+    app.get_as("editor", "/v1/campaigns/13010").await
 }
 
 #[tokio::test]
 async fn a_webhook_is_read_with_its_place() {
-    let (guarded, [_, offers, _, name]) = start().await;
-    let reply = guarded.get("editor", &offers).await;
+    let (app, [_, offers, _, name]) = start().await;
+    let reply = app.get_as("editor", &offers).await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    assert_eq!(reply.headers["etag"], stored(&guarded).await.headers["etag"]);
+    assert_eq!(reply.headers["etag"], get_campaign(&app).await.headers["etag"]);
     let webhook = reply.json();
     assert_eq!(offers.rsplit('/').next(), webhook["id"].as_str());
     let of = |name: &str| webhook[name].clone();
     assert_eq!((of("campaignId"), of("label"), of("keyword")), (json!("13010"), json!("Welcome Message"), json!(4)));
-    assert_eq!((of("url"), of("timeoutMs")), (json!(guarded.receiver.url("/offers")), json!(15_000)));
+    assert_eq!((of("url"), of("timeoutMs")), (json!(app.receiver.url("/offers")), json!(15_000)));
     assert_eq!(of("headers"), json!({ "X-Api-Key": "…" }));
-    let own = guarded.get("viewer", &name).await.json();
+    let own = app.get_as("viewer", &name).await.json();
     assert_eq!((&own["label"], own.get("keyword")), (&json!("Offers"), None));
     for role in ["viewer", "operator"] {
-        let masked = guarded.get(role, &offers).await.json();
+        let masked = app.get_as(role, &offers).await.json();
         assert_eq!(masked["headers"], json!({ "X-Api-Key": "********" }), "{role}");
     }
-    let (detail, _) = problem(&guarded.get("viewer", "/v1/webhooks/wh_none").await, 404);
+    let detail = app.get_as("viewer", "/v1/webhooks/wh_none").await.expect_problem(404).detail;
     assert_eq!(detail, "no such webhook");
 }
 
 #[tokio::test]
-async fn a_webhook_is_replaced_where_it_is() {
-    let (guarded, [agent, offers, ..]) = start().await;
-    let before = stored(&guarded).await;
-    let url = guarded.receiver.url("/new");
+async fn a_webhook_is_replaced_in_its_place() {
+    let (app, [agent, offers, ..]) = start().await;
+    let before = get_campaign(&app).await;
+    let url = app.receiver.url("/new");
     let document = format!(r#"{{"url":"{url}","body":{{"z":1.50,"a":2}}}}"#);
-    let reply = guarded.ask_with("editor", Method::PUT, &offers, &[], document).await;
+    let reply = app.send_as_with("editor", Method::PUT, &offers, &[], document).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert!(reply.body.contains(r#""body":{"z":1.50,"a":2}"#), "{}", reply.body);
-    let after = stored(&guarded).await;
+    let after = get_campaign(&app).await;
     assert_eq!(reply.headers["etag"], after.headers["etag"]);
     let mut expected = before.json();
-    let place = &mut expected["sections"][0]["menu"][3]["webhook"];
+    let place = webhook_mut(&mut expected, "Welcome Message", 4);
     // Digit for digit.
     let body: Value = serde_json::from_str(r#"{"z":1.50,"a":2}"#).expect("JSON");
     *place = json!({ "id": place["id"], "url": url, "enabled": true, "body": body, "timeoutMs": 15_000 });
     assert_eq!(after.json(), expected);
 
     // What was read may be sent back, with its place.
-    let mut webhook = guarded.get("editor", &agent).await.json();
+    let mut webhook = app.get_as("editor", &agent).await.json();
     webhook["enabled"] = false.into();
-    assert_eq!(put(&guarded, &agent, &webhook).await.json(), webhook);
+    assert_eq!(put(&app, &agent, &webhook).await.json(), webhook);
 
     // On the version it was made on, or not at all.
     let old = &before.headers["etag"];
     for method in [Method::PUT, Method::DELETE] {
         let body = webhook.to_string();
-        problem(&guarded.ask_with("editor", method, &agent, &[("if-match", old)], body).await, 412);
+        app.send_as_with("editor", method, &agent, &[("if-match", old)], body).await.expect_problem(412);
     }
-    let etag = guarded.get("viewer", &agent).await.headers["etag"].clone();
+    let etag = app.get_as("viewer", &agent).await.headers["etag"].clone();
     let body = webhook.to_string();
-    let reply = guarded.ask_with("editor", Method::PUT, &agent, &[("if-match", &etag)], body).await;
+    let reply = app.send_as_with("editor", Method::PUT, &agent, &[("if-match", &etag)], body).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let absent = [("if-none-match", "*")];
-    problem(&guarded.ask_with("editor", Method::PUT, &agent, &absent, webhook.to_string()).await, 412);
+    app.send_as_with("editor", Method::PUT, &agent, &absent, webhook.to_string()).await.expect_problem(412);
 }
 
 #[tokio::test]
-async fn a_refused_webhook_is_told_its_faults_from_its_own_root() {
-    let (guarded, [_, offers, ..]) = start().await;
-    let before = stored(&guarded).await.body;
-    let masked = guarded.get("viewer", &offers).await.json();
-    let url = guarded.receiver.url("/offers");
+async fn a_refused_webhook_reports_paths_relative_to_itself() {
+    let (app, [_, offers, ..]) = start().await;
+    let before = get_campaign(&app).await.body;
+    let masked = app.get_as("viewer", &offers).await.json();
+    let url = app.receiver.url("/offers");
     for (webhook, paths) in [
         (json!({}), &["$.url"][..]),
         (json!(null), &["$"]),
@@ -104,61 +108,61 @@ async fn a_refused_webhook_is_told_its_faults_from_its_own_root() {
         (json!({ "url": "ftp://x", "body": { "label": 1 }, "timeout": 5 }), &["$.timeout", "$.url", "$.body.label"]),
         (masked, &[r#"$.headers["X-Api-Key"]"#]),
     ] {
-        let (_, found) = problem(&put(&guarded, &offers, &webhook).await, 422);
+        let found = put(&app, &offers, &webhook).await.expect_problem(422).paths;
         assert_eq!(found, paths, "{webhook}");
     }
-    problem(&put(&guarded, "/v1/webhooks/wh_none", &json!({ "url": url })).await, 404);
+    put(&app, "/v1/webhooks/wh_none", &json!({ "url": url })).await.expect_problem(404);
     for (role, method) in [("operator", Method::PUT), ("operator", Method::DELETE), ("viewer", Method::POST)] {
         let path = if method == Method::POST { format!("{offers}/test") } else { offers.clone() };
-        problem(&guarded.ask(role, method, &path, Some(&json!({ "url": url }))).await, 403);
+        app.send_as(role, method, &path, Some(&json!({ "url": url }))).await.expect_problem(403);
     }
-    assert_eq!(stored(&guarded).await.body, before);
+    assert_eq!(get_campaign(&app).await.body, before);
 }
 
 #[tokio::test]
-async fn a_webhook_is_deleted_with_the_redirect_that_it_is() {
-    let (guarded, [agent, offers, _, name]) = start().await;
+async fn deleting_a_webhook_removes_its_redirect() {
+    let (app, [agent, offers, _, name]) = start().await;
     for path in [&agent, &offers, &name] {
-        let reply = guarded.ask("editor", Method::DELETE, path, None).await;
+        let reply = app.send_as("editor", Method::DELETE, path, None).await;
         assert_eq!((reply.status, reply.body.as_str()), (204, ""), "{path}");
-        problem(&guarded.ask("editor", Method::DELETE, path, None).await, 404);
+        app.send_as("editor", Method::DELETE, path, None).await.expect_problem(404);
     }
-    let after = stored(&guarded).await.json();
-    let menu = &after["sections"][0]["menu"];
-    assert_eq!(menu[2], json!({ "keyword": 3 }));
-    assert_eq!(menu[3]["redirect"], json!({ "type": "interaction", "to": "Offers" }));
-    assert_eq!((menu[3].get("webhook"), after["sections"][2].get("redirect")), (None, None));
-    assert!(menu[4]["webhook"].is_object(), "{after:#}");
+    let after = get_campaign(&app).await.json();
+    assert_eq!(*entry(&after, "Welcome Message", 3), json!({ "keyword": 3 }));
+    let offers = entry(&after, "Welcome Message", 4);
+    assert_eq!(offers["redirect"], json!({ "type": "interaction", "to": "Offers" }));
+    assert_eq!((offers.get("webhook"), section(&after, "Offers").get("redirect")), (None, None));
+    assert!(webhook(&after, "Welcome Message", 5).is_object(), "{after:#}");
 }
 
 #[tokio::test]
-async fn of_changes_at_once_none_is_lost() {
-    let (guarded, paths) = start().await;
-    let url = |number: usize| guarded.receiver.url(&format!("/changed-{number}"));
+async fn concurrent_changes_are_all_kept() {
+    let (app, paths) = start().await;
+    let url = |number: usize| app.receiver.url(&format!("/changed-{number}"));
     let changes = paths.iter().enumerate().map(async |(number, path)| {
         for _ in 0..5 {
-            let reply = put(&guarded, path, &json!({ "url": url(number) })).await;
+            let reply = put(&app, path, &json!({ "url": url(number) })).await;
             assert_eq!(reply.status, 200, "{reply:?}");
         }
     });
     join_all(changes).await;
     for (number, path) in paths.iter().enumerate() {
-        assert_eq!(guarded.get("editor", path).await.json()["url"], url(number));
+        assert_eq!(app.get_as("editor", path).await.json()["url"], url(number));
     }
 }
 
 #[tokio::test]
-async fn a_test_is_one_request_now() {
-    let (guarded, [agent, offers, _, name]) = start().await;
+async fn a_webhook_test_sends_one_request() {
+    let (app, [agent, offers, _, name]) = start().await;
     let test = async |path: &str, body: Option<&Value>| {
-        let reply = guarded.ask("operator", Method::POST, &format!("{path}/test"), body).await;
+        let reply = app.send_as("operator", Method::POST, &format!("{path}/test"), body).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.json()
     };
-    guarded.receiver.answer("/offers", Answer::status(503).body("no room for a-secret"));
-    let mut webhook = guarded.get("editor", &offers).await.json();
+    app.receiver.reply("/offers", Answer::status(503).body("no room for a-secret"));
+    let mut webhook = app.get_as("editor", &offers).await.json();
     webhook["headers"] = json!({ "X-Api-Key": "a-secret" });
-    assert_eq!(put(&guarded, &offers, &webhook).await.status, 200);
+    assert_eq!(put(&app, &offers, &webhook).await.status, 200);
     let tested = test(&offers, None).await;
     let attempt = &tested["response"];
     assert_eq!(
@@ -168,7 +172,7 @@ async fn a_test_is_one_request_now() {
     assert!(attempt["at"].is_string() && attempt["durationMs"].is_u64() && attempt["error"].is_null(), "{attempt}");
     let request = &tested["request"];
     assert_eq!(request["headers"]["x-api-key"], "********", "{request:#}");
-    let sent = guarded.receiver.requests();
+    let sent = app.receiver.requests();
     assert_eq!(request["body"].as_str().expect("a body").as_bytes(), &sent[0].body[..]);
     assert_eq!(request["headers"]["webhook-id"], sent[0].webhook_id());
     assert_eq!(request["headers"]["webhook-timestamp"], sent[0].header("webhook-timestamp").expect("a timestamp"));
@@ -176,16 +180,16 @@ async fn a_test_is_one_request_now() {
     assert_eq!((&body["option"], &body["keyword"], &body["source"]), (&json!("Offers"), &json!(4), &json!("chatbot")));
 
     // With what is given in place of what is made up, and disabled too.
-    let mut webhook = guarded.get("editor", &name).await.json();
+    let mut webhook = app.get_as("editor", &name).await.json();
     webhook["enabled"] = false.into();
-    assert_eq!(put(&guarded, &name, &webhook).await.status, 200);
+    assert_eq!(put(&app, &name, &webhook).await.status, 200);
     let event = json!({ "event": { "response": "Ada", "phoneNumber": "+15550001", "keyword": 7, "eventId": "mine" } });
     let tested = test(&name, Some(&event)).await;
     assert_eq!(tested["response"]["status"], 200, "{tested:#}");
     let body: Value = serde_json::from_str(tested["request"]["body"].as_str().expect("a body")).expect("JSON");
     assert_eq!((&body["label"], &body["response"], body.get("keyword")), (&json!("Offers"), &json!("Ada"), None));
 
-    guarded.receiver.answer("/agent", Answer::reset());
+    app.receiver.reply("/agent", Answer::reset());
     let tested = test(&agent, None).await;
     assert_eq!(
         (&tested["response"]["status"], &tested["response"]["cause"]),
@@ -195,7 +199,7 @@ async fn a_test_is_one_request_now() {
     assert!(tested["response"]["error"].is_string(), "{tested:#}");
 
     // It is no delivery: counted nowhere, and not tried again.
-    let metrics = guarded.waypost.metrics().await;
+    let metrics = app.waypost.metrics().await;
     let counted = |(name, value): (&String, &f64)| {
         let counts =
             ["attempts_total", "deliveries_total", "retries_scheduled", "dead_letters_total", "attempt_duration"];
@@ -203,7 +207,7 @@ async fn a_test_is_one_request_now() {
     };
     assert_eq!(metrics.iter().find(|metric| counted(*metric)), None);
     // The reset of a reused connection has one request sent once more.
-    assert_eq!(guarded.receiver.by_webhook_id().len(), 3);
-    assert!(guarded.receiver.requests().len() <= 4);
-    problem(&guarded.ask("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await, 404);
+    assert_eq!(app.receiver.requests_by_webhook_id().len(), 3);
+    assert!(app.receiver.requests().len() <= 4);
+    app.send_as("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await.expect_problem(404);
 }

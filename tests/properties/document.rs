@@ -24,21 +24,21 @@ pub(crate) fn holds(bytes: &[u8]) {
     let strict = read(bytes, HttpUrls::Refused, None);
     let lenient = read(bytes, HttpUrls::Allowed, None);
     match &lenient {
-        Ok(campaign) => is_a_campaign(campaign),
+        Ok(campaign) => check_campaign(campaign),
         Err(faults) => are_told(faults),
     }
     match &strict {
         Ok(_) => assert_eq!(strict, lenient, "plain http does not change what has none"),
         Err(faults) => are_told(faults),
     }
-    a_value_is_read_as_its_text(bytes);
-    no_secret_is_told(bytes);
+    check_value_matches_text(bytes);
+    check_secrets_hidden(bytes);
 }
 
 const ANY_URL: UrlPolicy<'static> = UrlPolicy::Scheme(HttpUrls::Allowed);
 
 /// A document that is JSON already is read by the same rules as its text.
-fn a_value_is_read_as_its_text(bytes: &[u8]) {
+fn check_value_matches_text(bytes: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
     // An object with one of serde_json's private keys is read as another value, whose nesting may have no limit.
     let Ok(document) = serde_json::from_str::<Value>(&document.to_string()) else { return };
@@ -46,7 +46,7 @@ fn a_value_is_read_as_its_text(bytes: &[u8]) {
     assert_eq!(from_value(&document, ANY_URL), parse(text.as_bytes(), ANY_URL), "{text}");
 }
 
-fn is_a_campaign(campaign: &Campaign) {
+fn check_campaign(campaign: &Campaign) {
     let written = is_kept(campaign);
     let document = serde_json::to_value(campaign).expect("JSON");
     assert_eq!(from_value(&document, ANY_URL), read(&written, HttpUrls::Allowed, None), "a campaign is its document");
@@ -56,7 +56,7 @@ fn is_a_campaign(campaign: &Campaign) {
             assert_eq!(read(&written, HttpUrls::Allowed, previous).as_ref(), Ok(campaign));
         }
     }
-    no_keyword_is_another(campaign, &written);
+    check_keywords_distinct(campaign, &written);
     let ids: HashSet<&str> = campaign.places().map(|place| place.webhook.id.as_str()).collect();
     assert_eq!(ids.len(), campaign.places().count(), "an id belongs to one webhook");
     assert!(!ids.contains(""), "a webhook has an id");
@@ -66,12 +66,12 @@ fn is_a_campaign(campaign: &Campaign) {
         let own = serde_json::to_vec(place.webhook).expect("JSON");
         let again = WebhookDocument::parse(&own, ANY_URL).at(&campaign.id, &place);
         assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a webhook alone is read by the same rules");
-        gets_what_it_is_configured_with(&place);
+        check_webhook_request(&place);
     }
 }
 
 /// Of the keywords of a menu no two are the same, and a second entry with one of them is refused.
-fn no_keyword_is_another(campaign: &Campaign, written: &[u8]) {
+fn check_keywords_distinct(campaign: &Campaign, written: &[u8]) {
     for (number, section) in campaign.sections.iter().enumerate() {
         let forms: HashSet<String> = section.menu.iter().map(|entry| entry.keyword.normal_form().into_text()).collect();
         assert_eq!(forms.len(), section.menu.len(), "two keywords are the same");
@@ -92,7 +92,7 @@ fn no_keyword_is_another(campaign: &Campaign, written: &[u8]) {
 }
 
 /// No header, parameter or signature that was accepted is left out of a request.
-fn gets_what_it_is_configured_with(place: &WebhookPlace<'_>) {
+fn check_webhook_request(place: &WebhookPlace<'_>) {
     let event = StepEvent {
         campaign_id: "1".to_owned(),
         label: place.section.label.clone(),
@@ -121,7 +121,7 @@ fn gets_what_it_is_configured_with(place: &WebhookPlace<'_>) {
 }
 
 /// The same document with its secrets changed has no fault that repeats them.
-fn no_secret_is_told(bytes: &[u8]) {
+fn check_secrets_hidden(bytes: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
     // What the document does not have anywhere else.
     let text = document.to_string();

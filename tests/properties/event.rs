@@ -6,7 +6,7 @@ use waypost_core::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, MAX_EVENT_BYTES, StepE
 use waypost_core::normal_form::NormalForm;
 use waypost_core::request::render;
 
-use super::{a_delivery, are_told, is_kept, now};
+use super::{are_told, is_kept, now, sample_delivery};
 
 pub(crate) fn holds(body: &[u8]) {
     for message_id in [None, Some("message-1")] {
@@ -50,7 +50,7 @@ fn has_a_normal_form(keyword: &Keyword) {
 
 /// What a receiver gets is what was published.
 fn is_sent(event: &StepEvent) {
-    let delivery = Delivery::new(event.clone(), a_delivery().target, None);
+    let delivery = Delivery::new(event.clone(), sample_delivery().target, None);
     let request = render(&delivery, now());
     let sent: Value = serde_json::from_slice(&request.body.contiguous()).expect("JSON");
     let text = |name: &str| sent.get(name).and_then(Value::as_str);

@@ -1,6 +1,6 @@
 //! What must hold of whatever others send us: one file for each thing that is read, one function in it that panics where
 //! something does not hold. The fuzz targets (`fuzz/targets`) ask it of inputs that libFuzzer makes up, the tests in
-//! `tests/it/properties_hold.rs` of those of proptest and of the seeds.
+//! `tests/it/property_tests.rs` of those of proptest and of the seeds.
 #![allow(dead_code, reason = "a fuzz target asks for one of them")]
 
 pub(crate) mod answer;
@@ -9,9 +9,9 @@ pub(crate) mod event;
 pub(crate) mod frames;
 pub(crate) mod record;
 pub(crate) mod retry_after;
-pub(crate) mod sealing;
+pub(crate) mod secret_encryption;
 pub(crate) mod url;
-pub(crate) mod waiting;
+pub(crate) mod waiting_delivery;
 
 use std::fmt::Debug;
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ use waypost_core::event::decode;
 use waypost_core::violation::Violation;
 
 /// The most that all faults of a document may have together, in bytes: they are an answer, and a line of a log.
-const MOST_BYTES_OF_FAULTS: usize = 1024 * 1024;
+const MAX_VIOLATION_BYTES: usize = 1024 * 1024;
 
 /// The time at which all of this happens.
 fn now() -> DateTime<Utc> {
@@ -34,7 +34,7 @@ fn now() -> DateTime<Utc> {
 }
 
 /// A delivery to a section's own webhook, not yet attempted.
-fn a_delivery() -> Delivery {
+fn sample_delivery() -> Delivery {
     static DELIVERY: LazyLock<Delivery> = LazyLock::new(|| {
         let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
         let campaign = read(document, HttpUrls::Refused, None).expect("a campaign");
@@ -54,7 +54,7 @@ fn are_told(faults: &[Violation]) {
         assert!(!message.trim().is_empty(), "{path} says nothing");
     }
     let bytes: usize = faults.iter().map(|fault| fault.path.len() + fault.message.len()).sum();
-    assert!(bytes <= MOST_BYTES_OF_FAULTS, "{bytes} bytes of faults");
+    assert!(bytes <= MAX_VIOLATION_BYTES, "{bytes} bytes of faults");
 }
 
 /// What is written is read as the same; its bytes.

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use waypost_core::outcome::{Outcome, SendResult, classify};
 use waypost_core::retry::{RetryPolicy, Settlement, decide};
 
-use super::{a_delivery, now};
+use super::{now, sample_delivery};
 
 pub(crate) fn holds(header: &str) {
     let times = [now(), DateTime::UNIX_EPOCH, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC];
@@ -52,7 +52,7 @@ fn is_honoured(header: &str) {
     let policy = RetryPolicy::default();
     let outcome = of_answer(503, header, now());
     let Outcome::Transient { retry_after } = &outcome else { return };
-    let mut delivery = a_delivery();
+    let mut delivery = sample_delivery();
     delivery.attempts_made = 1;
     delivery.first_attempt_at = Some(now());
     let Settlement::Retry { due } = decide(&policy, &delivery, &outcome, now()) else {

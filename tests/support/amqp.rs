@@ -16,10 +16,10 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use serde_json::Value;
 
 use super::broker::Broker;
-use super::until::{PATIENCE, poll, until};
+use super::wait::{DEFAULT_TIMEOUT, poll_until, wait_until};
 
 /// So many messages are on their way before the oldest one's confirm is awaited.
-const UNCONFIRMED: usize = 1024;
+const MAX_UNCONFIRMED: usize = 1024;
 
 /// RabbitMQ hands out a stream to consumers with a prefetch only; half of it is acknowledged at once.
 const STREAM_PREFETCH: u16 = 500;
@@ -96,7 +96,7 @@ impl Record {
 }
 
 /// For a node to start, or to go on after a partition.
-const NODE_PATIENCE: Duration = Duration::from_secs(120);
+const NODE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A connection of the test's own. Everything panics where the broker refuses.
 pub(crate) struct Amqp {
@@ -111,10 +111,10 @@ impl Amqp {
     }
 
     /// Connects to a node that may still be starting, or may have paused itself.
-    pub(crate) async fn until_connected(url: &str) -> Self {
+    pub(crate) async fn connect_with_retry(url: &str) -> Self {
         let properties = ConnectionProperties::default().with_connection_name("test".into());
         let connect = async || Connection::connect(url, properties.clone()).await.ok();
-        Self { connection: until("a connection to the broker", NODE_PATIENCE, connect).await }
+        Self { connection: wait_until("a connection to the broker", NODE_TIMEOUT, connect).await }
     }
 
     /// A new channel, for what is not here.
@@ -144,12 +144,12 @@ impl Amqp {
             let properties = properties.with_headers(headers);
             let published = channel.basic_publish(exchange.into(), key.into(), options, &body, properties).await;
             unconfirmed.push_back(published.expect("the message is sent"));
-            if unconfirmed.len() >= UNCONFIRMED {
-                confirmed(unconfirmed.pop_front(), exchange).await;
+            if unconfirmed.len() >= MAX_UNCONFIRMED {
+                expect_confirm(unconfirmed.pop_front(), exchange).await;
             }
         }
         while let Some(confirm) = unconfirmed.pop_front() {
-            confirmed(Some(confirm), exchange).await;
+            expect_confirm(Some(confirm), exchange).await;
         }
         channel.close(200, "done".into()).await.expect("the channel closes");
     }
@@ -166,7 +166,7 @@ impl Amqp {
 
     /// Waits until so many messages wait in a queue; panics with the last number seen otherwise.
     #[track_caller]
-    pub(crate) fn until_depth(&self, queue: &str, depth: u32) -> impl Future<Output = ()> {
+    pub(crate) fn wait_for_depth(&self, queue: &str, depth: u32) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             let mut seen = None;
@@ -174,7 +174,7 @@ impl Amqp {
                 seen = self.depth(queue).await;
                 (seen == Some(depth)).then_some(())
             };
-            let reached = poll(PATIENCE, reached).await;
+            let reached = poll_until(DEFAULT_TIMEOUT, reached).await;
             assert!(reached.is_some(), "{queue} has {seen:?} messages and not {depth} ({caller})");
         }
     }
@@ -186,7 +186,7 @@ impl Amqp {
         stream: &str,
         enough: impl Fn(&[Record]) -> bool,
     ) -> impl Future<Output = Vec<Record>> {
-        self.read_stream_within(PATIENCE, stream, enough)
+        self.read_stream_within(DEFAULT_TIMEOUT, stream, enough)
     }
 
     /// As [`read_stream`](Self::read_stream), with a deadline of its own.
@@ -206,7 +206,7 @@ impl Amqp {
             while !enough(&records) {
                 let left = end.saturating_duration_since(Instant::now());
                 let Ok(delivery) = tokio::time::timeout(left, consumer.next()).await else {
-                    let last: Vec<_> = records.iter().rev().take(20).map(describe).collect();
+                    let last: Vec<_> = records.iter().rev().take(20).map(describe_record).collect();
                     let seen = format!("{} records, the last first: {last:#?}", records.len());
                     panic!("waited {deadline:?} in vain ({caller}) for records of {stream}; there are {seen}");
                 };
@@ -214,7 +214,7 @@ impl Amqp {
                 if (records.len() + 1) % usize::from(STREAM_PREFETCH / 2) == 0 {
                     delivery.acker.ack(BasicAckOptions { multiple: true }).await.expect("an acknowledgement");
                 }
-                records.push(record(delivery));
+                records.push(to_record(delivery));
             }
             channel.close(200, "done".into()).await.expect("the channel closes");
             records
@@ -229,14 +229,14 @@ impl Amqp {
         while let Ok(Some(delivery)) = tokio::time::timeout(quiet, consumer.next()).await {
             let delivery = delivery?;
             delivery.acker.ack(BasicAckOptions::default()).await?;
-            records.push(record(delivery));
+            records.push(to_record(delivery));
         }
         channel.close(200, "done".into()).await?;
         Ok(records)
     }
 
     /// Takes each message of a queue and rejects it, so that the delivery limit counts, until `enough` has come about.
-    pub(crate) async fn give_back_until<T>(&self, queue: &str, enough: impl Future<Output = T>) -> T {
+    pub(crate) async fn requeue_until<T>(&self, queue: &str, enough: impl Future<Output = T>) -> T {
         let channel = self.channel().await;
         channel.basic_qos(1, BasicQosOptions::default()).await.expect("a window");
         let consumer =
@@ -258,7 +258,7 @@ impl Amqp {
     }
 
     /// Takes all messages that a queue has now, and answers their bodies.
-    pub(crate) async fn take_all(&self, queue: &str) -> Vec<Vec<u8>> {
+    pub(crate) async fn take_all_messages(&self, queue: &str) -> Vec<Vec<u8>> {
         let channel = self.channel().await;
         let mut bodies = Vec::new();
         let options = BasicGetOptions { no_ack: true };
@@ -276,7 +276,7 @@ impl Amqp {
         let mut bodies = Vec::new();
         for _ in 0..count {
             let get = async || channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("an answer");
-            let message = until(&format!("a message of {queue}"), PATIENCE, get).await;
+            let message = wait_until(&format!("a message of {queue}"), DEFAULT_TIMEOUT, get).await;
             message.acker.reject(BasicRejectOptions { requeue: false }).await.expect("rejected");
             bodies.push(message.delivery.data);
         }
@@ -314,7 +314,7 @@ async fn consume_stream(channel: &Channel, stream: &str) -> lapin::Result<Consum
     channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments).await
 }
 
-fn record(delivery: Delivery) -> Record {
+fn to_record(delivery: Delivery) -> Record {
     let headers = delivery.properties.headers().as_ref();
     let offset =
         headers.and_then(|headers| headers.inner().get("x-stream-offset").and_then(AMQPValue::as_long_long_int));
@@ -322,7 +322,7 @@ fn record(delivery: Delivery) -> Record {
     Record { offset, properties: delivery.properties, body: delivery.data }
 }
 
-async fn confirmed(confirm: Option<PublisherConfirm>, exchange: &str) {
+async fn expect_confirm(confirm: Option<PublisherConfirm>, exchange: &str) {
     let Some(confirm) = confirm else { return };
     match confirm.await.expect("the broker's confirm") {
         Confirmation::Ack(None) => (),
@@ -330,7 +330,7 @@ async fn confirmed(confirm: Option<PublisherConfirm>, exchange: &str) {
     }
 }
 
-fn describe(record: &Record) -> String {
+fn describe_record(record: &Record) -> String {
     let body: String = String::from_utf8_lossy(&record.body).chars().take(300).collect();
     format!("{}: {body}", record.offset)
 }

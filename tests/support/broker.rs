@@ -7,19 +7,25 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::network::Host;
 use super::unique::free_port;
-use super::until::{PATIENCE, until};
+use super::wait::{DEFAULT_TIMEOUT, wait_until};
 
 /// Runs the version that the variable `RABBITMQ` names, and says which.
 pub(crate) const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node");
 
+/// `PORT:FOLDER` of a node that the test processes share (`scripts/with-test-broker`).
+const SHARED_NODE_VARIABLE: &str = "WAYPOST_TEST_BROKER";
+
 /// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
-const ENDS_WITHIN: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Between two equal calls of `rabbitmqctl`, which takes half a second of CPU. A test that waits for a change repeats a call.
+const CTL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What makes a node one of a cluster.
 #[derive(Debug, Clone)]
@@ -47,26 +53,41 @@ pub(crate) struct Broker {
     plugins: &'static [&'static str],
     membership: Option<Membership>,
     script: Mutex<Option<Child>>,
-    // Last to be dropped: removes the folder where the script has not.
-    _temporary: TempDir,
+    /// When each call of `rabbitmqctl` last ended.
+    last_calls: Mutex<BTreeMap<String, Instant>>,
+    // Last to be dropped: removes the folder where the script has not. `None` for the node of another process.
+    _temporary: Option<TempDir>,
 }
 
 impl Broker {
-    /// The node that all tests of this process share, started at first use. Each test takes a prefix of its own
-    /// ([`unique`](super::unique())), and leaves the node as a whole alone.
+    /// The node that tests share: the node of `scripts/with-test-broker`, or a node of this process, started at first
+    /// use. Each test takes a prefix of its own ([`unique`](super::unique())), and leaves the node as a whole alone.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        blocking(|| SHARED.get_or_init(|| Self::new_started(&[]))).await
+        let start = || match std::env::var(SHARED_NODE_VARIABLE) {
+            Ok(node) => Self::running_at(&node),
+            Err(_) => Self::start_new(&[]),
+        };
+        run_blocking(move || SHARED.get_or_init(start)).await
+    }
+
+    /// A node that another process has started; `node` is `PORT:FOLDER`.
+    fn running_at(node: &str) -> Self {
+        let parts = node.split_once(':').and_then(|(port, folder)| Some((port.parse().ok()?, folder)));
+        let (port, folder) = parts.unwrap_or_else(|| panic!("{SHARED_NODE_VARIABLE} is not PORT:FOLDER: {node}"));
+        let (plugins, membership, script) = (&[][..], None, Mutex::new(None));
+        let folder = folder.into();
+        Self { folder, port, plugins, membership, script, last_calls: Mutex::default(), _temporary: None }
     }
 
     /// A node of the test's own, to be killed, stopped, blocked and started again.
     pub(crate) async fn private() -> Self {
-        blocking(|| Self::new_started(&[])).await
+        run_blocking(|| Self::start_new(&[])).await
     }
 
     /// The same with plugins.
     pub(crate) async fn private_with(plugins: &'static [&'static str]) -> Self {
-        blocking(|| Self::new_started(plugins)).await
+        run_blocking(|| Self::start_new(plugins)).await
     }
 
     /// The same with these lines in its `rabbitmq.conf`; `config` is given a port for it.
@@ -75,9 +96,9 @@ impl Broker {
         let start = move || {
             let temporary = temporary_folder();
             std::fs::write(temporary.path().join("rabbitmq.conf"), config(port)).expect("written");
-            Self::started(temporary, free_port(), &[], None)
+            Self::start_in(temporary, free_port(), &[], None)
         };
-        (blocking(start).await, port)
+        (run_blocking(start).await, port)
     }
 
     /// A node of the test's own with plugins; `prepare` writes its settings into its folder and is given a port for them.
@@ -89,9 +110,9 @@ impl Broker {
         let start = move || {
             let temporary = temporary_folder();
             prepare(temporary.path(), port);
-            Self::started(temporary, free_port(), plugins, None)
+            Self::start_in(temporary, free_port(), plugins, None)
         };
-        (blocking(start).await, port)
+        (run_blocking(start).await, port)
     }
 
     /// A node of the test's own with the management API, and that API's address.
@@ -113,16 +134,16 @@ impl Broker {
         let start = move || {
             let temporary = temporary_folder();
             prepare(temporary.path());
-            Self::started(temporary, port, &[], Some(membership))
+            Self::start_in(temporary, port, &[], Some(membership))
         };
-        blocking(start).await
+        run_blocking(start).await
     }
 
-    fn new_started(plugins: &'static [&'static str]) -> Self {
-        Self::started(temporary_folder(), free_port(), plugins, None)
+    fn start_new(plugins: &'static [&'static str]) -> Self {
+        Self::start_in(temporary_folder(), free_port(), plugins, None)
     }
 
-    fn started(
+    fn start_in(
         temporary: TempDir,
         port: u16,
         plugins: &'static [&'static str],
@@ -130,7 +151,7 @@ impl Broker {
     ) -> Self {
         let folder = temporary.path().to_owned();
         let script = Mutex::new(Some(run_script(&folder, port, plugins, membership.as_ref())));
-        Self { folder, port, plugins, membership, script, _temporary: temporary }
+        Self { folder, port, plugins, membership, script, last_calls: Mutex::default(), _temporary: Some(temporary) }
     }
 
     /// Where it takes AMQP connections, as `WAYPOST_BROKER__URL` has it.
@@ -161,9 +182,12 @@ impl Broker {
     pub(crate) async fn kill(&self) {
         // RabbitMQ answers a declaration about a second before the new queue is in its register on disk (3.10.8, ra 2.2.0).
         // Killed in between, it comes back with the queue there and all its confirmed messages lost: not our promise.
-        until("the register of quorum queues", PATIENCE, async || self.all_queues_registered().then_some(())).await;
-        signal("-KILL", &self.pid());
-        self.ended().await;
+        wait_until("the register of quorum queues", DEFAULT_TIMEOUT, async || {
+            self.all_queues_registered().then_some(())
+        })
+        .await;
+        send_signal("-KILL", &self.pid());
+        self.wait_for_exit().await;
     }
 
     /// What the node has logged since its first start. Erlang does not keep to UTF-8 there.
@@ -172,14 +196,14 @@ impl Broker {
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Has the node stand still (SIGSTOP), until [`thaw`](Self::thaw).
-    pub(crate) fn freeze(&self) {
-        signal("-STOP", &self.pid());
+    /// Has the node stand still (SIGSTOP), until [`resume`](Self::thaw).
+    pub(crate) fn suspend(&self) {
+        send_signal("-STOP", &self.pid());
     }
 
-    /// Has the node go on after [`freeze`](Self::freeze).
-    pub(crate) fn thaw(&self) {
-        signal("-CONT", &self.pid());
+    /// Has the node go on after [`suspend`](Self::freeze).
+    pub(crate) fn resume(&self) {
+        send_signal("-CONT", &self.pid());
     }
 
     /// The id of the Erlang VM's process.
@@ -190,8 +214,8 @@ impl Broker {
     /// Stops the node in an orderly way, and waits until it is gone.
     pub(crate) async fn stop(&self) {
         let pid = self.script.lock().expect("the script's handle").as_ref().expect("a running node").id();
-        signal("-TERM", &pid.to_string());
-        self.ended().await;
+        send_signal("-TERM", &pid.to_string());
+        self.wait_for_exit().await;
     }
 
     /// Starts the node again after [`kill`](Self::kill) or [`stop`](Self::stop), with its data and on its port.
@@ -199,7 +223,7 @@ impl Broker {
         assert!(self.script.lock().expect("the script's handle").is_none(), "the node is running");
         let (folder, port, plugins, membership) =
             (self.folder.clone(), self.port, self.plugins, self.membership.clone());
-        let script = blocking(move || run_script(&folder, port, plugins, membership.as_ref())).await;
+        let script = run_blocking(move || run_script(&folder, port, plugins, membership.as_ref())).await;
         *self.script.lock().expect("the script's handle") = Some(script);
     }
 
@@ -210,9 +234,24 @@ impl Broker {
 
     /// As [`ctl`](Self::ctl), where the node may be away.
     pub(crate) async fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
+        self.pace(arguments).await;
+        let output = self.run_ctl(arguments).await;
+        self.last_calls.lock().expect("the times of calls").insert(arguments.join(" "), Instant::now());
+        output
+    }
+
+    /// Waits until [`CTL_INTERVAL`] after the same call.
+    async fn pace(&self, arguments: &[&str]) {
+        let last = self.last_calls.lock().expect("the times of calls").get(&arguments.join(" ")).copied();
+        if let Some(last) = last {
+            tokio::time::sleep_until((last + CTL_INTERVAL).into()).await;
+        }
+    }
+
+    async fn run_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.folder.join("rabbitmqctl"));
         command.arg("--silent").args(arguments).stdin(Stdio::null());
-        let output = blocking(move || command.output()).await.expect("rabbitmqctl runs");
+        let output = run_blocking(move || command.output()).await.expect("rabbitmqctl runs");
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -248,8 +287,8 @@ impl Broker {
         })
     }
 
-    async fn ended(&self) {
-        until("the end of the node", ENDS_WITHIN, async || {
+    async fn wait_for_exit(&self) {
+        wait_until("the end of the node", STOP_TIMEOUT, async || {
             let mut script = self.script.lock().expect("the script's handle");
             let status = script.as_mut().expect("a running node").try_wait().expect("the script's status");
             status.map(|_| *script = None)
@@ -306,13 +345,13 @@ fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<&Me
 }
 
 /// Sends a signal by process id. The crate forbids unsafe code, and with it the system call.
-pub(super) fn signal(signal: &str, pid: &str) {
+pub(super) fn send_signal(signal: &str, pid: &str) {
     let status = Command::new("kill").args([signal, pid]).status().expect("kill runs");
     assert!(status.success(), "kill {signal} {pid}: {status}");
 }
 
 /// Runs what blocks without blocking the test's runtime.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failure) => std::panic::resume_unwind(failure.into_panic()),

@@ -6,14 +6,14 @@
 //! browser.open("/").await;
 //! browser.type_into(&field("Token"), "token-of-the-viewer").await;
 //! browser.click(&button("Sign in")).await;
-//! browser.until_text("3 dead letters").await;
+//! browser.wait_for_text("3 dead letters").await;
 //! browser.assert_sound().await;
 //! ```
 
 mod axe;
 mod driver;
-mod soundness;
-mod things;
+mod locators;
+mod page_checks;
 
 use std::future::Future;
 use std::panic::Location;
@@ -27,18 +27,20 @@ use serde_json::{Value, json};
 use thirtyfour::components::SelectElement;
 use thirtyfour::{ChromiumLikeCapabilities as _, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver};
 
-use super::broker::blocking;
-use super::until::{PATIENCE, poll};
+use super::broker::run_blocking;
+use super::wait::{DEFAULT_TIMEOUT, poll_until};
 use driver::Driver;
-use things::{Found, plain};
+use locators::{QueryResult, collapse_whitespace};
 
-pub(crate) use soundness::WIDTHS;
-pub(crate) use things::{Thing, button, checkbox, choice, dialog, field, heading, link, radio, region, row, summary};
+pub(crate) use locators::{
+    Locator, button, checkbox, choice, dialog, field, heading, link, radio, region, row, summary,
+};
+pub(crate) use page_checks::CHECKED_WIDTHS;
 pub(crate) use thirtyfour::Key;
 
 /// As root Chromium has no sandbox; where there is no way out it shall not look for one; and what it shares between its processes may
 /// be more than a container has room for.
-const FLAGS: [&str; 9] = [
+const CHROMIUM_FLAGS: [&str; 9] = [
     "--headless",
     "--no-sandbox",
     "--disable-dev-shm-usage",
@@ -51,13 +53,13 @@ const FLAGS: [&str; 9] = [
 ];
 
 /// A usual width of a window on a desk.
-const DESK: u32 = 1440;
+const DESKTOP_WIDTH: u32 = 1440;
 
 /// Up to this width a screen is a telephone's.
-const TELEPHONE: u32 = 600;
+const MAX_PHONE_WIDTH: u32 = 600;
 
 /// More `Tab`s than any page has places for the focus.
-const MOST_TABS: usize = 200;
+const MAX_TABS: usize = 200;
 
 /// Which colours a person prefers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,26 +80,27 @@ pub(crate) struct Browser {
     /// Where paths lead.
     base: String,
     width: AtomicU32,
-    patience: Duration,
+    timeout: Duration,
     session: WebDriver,
     _driver: Driver,
 }
 
 impl Browser {
     /// Starts one for the pages of a server (`http://127.0.0.1:8080`): 1440 wide, in light colours.
-    pub(crate) async fn at(base: &str) -> Self {
-        let driver = blocking(Driver::start).await;
+    pub(crate) async fn start(base: &str) -> Self {
+        let driver = run_blocking(Driver::start).await;
         let session =
-            session(&driver.url()).await.unwrap_or_else(|error| panic!("no browser could be started: {error}"));
+            start_session(&driver.url()).await.unwrap_or_else(|error| panic!("no browser could be started: {error}"));
         let base = base.trim_end_matches('/').to_owned();
-        let browser = Self { base, width: AtomicU32::new(DESK), patience: PATIENCE, session, _driver: driver };
-        browser.resize(DESK).await;
+        let browser =
+            Self { base, width: AtomicU32::new(DESKTOP_WIDTH), timeout: DEFAULT_TIMEOUT, session, _driver: driver };
+        browser.resize(DESKTOP_WIDTH).await;
         browser
     }
 
     /// From now on waits no longer than this for anything, for when it is in vain.
-    pub(crate) fn be_patient_for(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub(crate) fn set_timeout(&mut self, patience: Duration) {
+        self.timeout = patience;
     }
 
     /// Opens a path, and waits until the page is loaded.
@@ -114,8 +117,8 @@ impl Browser {
 
     /// Waits until the page is this one.
     #[track_caller]
-    pub(crate) fn until_path(&self, path: &str) -> impl Future<Output = ()> {
-        self.until(format!("be at {path}"), async move || {
+    pub(crate) fn wait_for_path(&self, path: &str) -> impl Future<Output = ()> {
+        self.retry(format!("be at {path}"), async move || {
             let now = self.path().await;
             if now == path { Ok(()) } else { Err(format!("it is at {now}")) }
         })
@@ -133,9 +136,9 @@ impl Browser {
 
     /// Gives the page a screen of this width. A narrow one is a telephone's: what the page says of its viewport counts there.
     pub(crate) async fn resize(&self, width: u32) {
-        let (height, mobile) = if width < TELEPHONE { (740, true) } else { (900, false) };
+        let (height, mobile) = if width < MAX_PHONE_WIDTH { (740, true) } else { (900, false) };
         let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile });
-        self.must("Emulation.setDeviceMetricsOverride", screen).await;
+        self.devtools_or_panic("Emulation.setDeviceMetricsOverride", screen).await;
         self.width.store(width, Ordering::Relaxed);
     }
 
@@ -145,28 +148,28 @@ impl Browser {
     }
 
     /// Tells pages what the person prefers.
-    pub(crate) async fn prefer(&self, scheme: Scheme, motion: Motion) {
+    pub(crate) async fn emulate_media(&self, scheme: Scheme, motion: Motion) {
         let scheme = if scheme == Scheme::Dark { "dark" } else { "light" };
         let motion = if motion == Motion::Reduced { "reduce" } else { "no-preference" };
         let features = json!([
             { "name": "prefers-color-scheme", "value": scheme },
             { "name": "prefers-reduced-motion", "value": motion },
         ]);
-        self.must("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+        self.devtools_or_panic("Emulation.setEmulatedMedia", json!({ "features": features })).await;
     }
 
     /// Clicks a thing, once it is there and nothing is in the way.
     #[track_caller]
-    pub(crate) fn click(&self, thing: &Thing) -> impl Future<Output = ()> {
-        self.until(format!("click the {thing}"), async move || {
+    pub(crate) fn click(&self, thing: &Locator) -> impl Future<Output = ()> {
+        self.retry(format!("click the {thing}"), async move || {
             self.find(thing).await?.click().await.map_err(|error| error.to_string())
         })
     }
 
     /// Empties a field and types a text into it.
     #[track_caller]
-    pub(crate) fn type_into(&self, thing: &Thing, text: &str) -> impl Future<Output = ()> {
-        self.until(format!("type into the {thing}"), async move || {
+    pub(crate) fn type_into(&self, thing: &Locator, text: &str) -> impl Future<Output = ()> {
+        self.retry(format!("type into the {thing}"), async move || {
             let field = self.find(thing).await?;
             field.clear().await.map_err(|error| error.to_string())?;
             field.send_keys(text).await.map_err(|error| error.to_string())
@@ -175,8 +178,8 @@ impl Browser {
 
     /// Chooses the option of this text.
     #[track_caller]
-    pub(crate) fn choose(&self, thing: &Thing, option: &str) -> impl Future<Output = ()> {
-        self.until(format!("choose {option:?} in the {thing}"), async move || {
+    pub(crate) fn choose(&self, thing: &Locator, option: &str) -> impl Future<Output = ()> {
+        self.retry(format!("choose {option:?} in the {thing}"), async move || {
             let select = SelectElement::new(&self.find(thing).await?).await.map_err(|error| error.to_string())?;
             select.select_by_exact_text(option).await.map_err(|error| error.to_string())
         })
@@ -202,38 +205,38 @@ impl Browser {
 
     /// Presses `Tab` until the focus is on a thing, as who has no mouse does.
     #[track_caller]
-    pub(crate) fn tab_to(&self, thing: &Thing) -> impl Future<Output = ()> {
+    pub(crate) fn tab_to(&self, thing: &Locator) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
-            self.until_shown_for(thing, caller).await;
+            self.wait_for_at(thing, caller).await;
             let mut last = String::new();
-            for _ in 0..MOST_TABS {
+            for _ in 0..MAX_TABS {
                 self.press(Key::Tab).await;
                 match self.has_focus(thing).await {
                     Ok(()) => return,
                     Err(other) => last = other,
                 }
             }
-            panic!("Tab does not reach the {thing}: after {MOST_TABS} times {last} ({caller})");
+            panic!("Tab does not reach the {thing}: after {MAX_TABS} times {last} ({caller})");
         }
     }
 
     /// Waits until the focus is on a thing.
     #[track_caller]
-    pub(crate) fn until_focused(&self, thing: &Thing) -> impl Future<Output = ()> {
-        self.until(format!("see the focus on the {thing}"), async move || self.has_focus(thing).await)
+    pub(crate) fn wait_for_focus(&self, thing: &Locator) -> impl Future<Output = ()> {
+        self.retry(format!("see the focus on the {thing}"), async move || self.has_focus(thing).await)
     }
 
     /// What the page says, as far as it can be seen, with one space between words.
     pub(crate) async fn text(&self) -> String {
-        plain(&self.script::<String>("return document.body.innerText;", Vec::new()).await)
+        collapse_whitespace(&self.script::<String>("return document.body.innerText;", Vec::new()).await)
     }
 
     /// Waits until the page says this.
     #[track_caller]
-    pub(crate) fn until_text(&self, text: &str) -> impl Future<Output = ()> {
-        let wanted = plain(text);
-        self.until(format!("read {wanted:?}"), async move || {
+    pub(crate) fn wait_for_text(&self, text: &str) -> impl Future<Output = ()> {
+        let wanted = collapse_whitespace(text);
+        self.retry(format!("read {wanted:?}"), async move || {
             let says = self.try_text().await?;
             if says.contains(&wanted) { Ok(()) } else { Err("it does not say so".to_owned()) }
         })
@@ -241,9 +244,9 @@ impl Browser {
 
     /// Waits until the page does not say this any more.
     #[track_caller]
-    pub(crate) fn until_no_text(&self, text: &str) -> impl Future<Output = ()> {
-        let unwanted = plain(text);
-        self.until(format!("read no {unwanted:?}"), async move || {
+    pub(crate) fn wait_for_no_text(&self, text: &str) -> impl Future<Output = ()> {
+        let unwanted = collapse_whitespace(text);
+        self.retry(format!("read no {unwanted:?}"), async move || {
             let says = self.try_text().await?;
             if says.contains(&unwanted) { Err("it still says so".to_owned()) } else { Ok(()) }
         })
@@ -251,28 +254,28 @@ impl Browser {
 
     /// Waits until a thing is there.
     #[track_caller]
-    pub(crate) fn until_shown(&self, thing: &Thing) -> impl Future<Output = ()> {
-        self.until_shown_for(thing, Location::caller())
+    pub(crate) fn wait_for(&self, thing: &Locator) -> impl Future<Output = ()> {
+        self.wait_for_at(thing, Location::caller())
     }
 
     /// Waits until no such thing is there.
     #[track_caller]
-    pub(crate) fn until_gone(&self, thing: &Thing) -> impl Future<Output = ()> {
-        self.until(format!("see no {thing}"), async move || {
+    pub(crate) fn wait_until_gone(&self, thing: &Locator) -> impl Future<Output = ()> {
+        self.retry(format!("see no {thing}"), async move || {
             let names = self.all_names(thing).await?;
             if names.is_empty() { Ok(()) } else { Err(format!("there is {names:?}")) }
         })
     }
 
     /// The names of all things of a kind that are there, in the order of the page: `names(&row(""))`.
-    pub(crate) async fn names(&self, thing: &Thing) -> Vec<String> {
+    pub(crate) async fn names(&self, thing: &Locator) -> Vec<String> {
         self.all_names(thing).await.unwrap_or_else(|error| panic!("{thing}: {error}"))
     }
 
     /// The value of a field or a choice.
     #[track_caller]
-    pub(crate) fn value(&self, thing: &Thing) -> impl Future<Output = String> {
-        self.until(format!("read the value of the {thing}"), async move || {
+    pub(crate) fn value(&self, thing: &Locator) -> impl Future<Output = String> {
+        self.retry(format!("read the value of the {thing}"), async move || {
             let value = self.find(thing).await?.value().await.map_err(|error| error.to_string())?;
             value.ok_or_else(|| "it has none".to_owned())
         })
@@ -280,8 +283,8 @@ impl Browser {
 
     /// An attribute of a thing, where it has it: `aria-expanded`, `href`.
     #[track_caller]
-    pub(crate) fn attribute(&self, thing: &Thing, name: &str) -> impl Future<Output = Option<String>> {
-        self.until(format!("read {name} of the {thing}"), async move || {
+    pub(crate) fn attribute(&self, thing: &Locator, name: &str) -> impl Future<Output = Option<String>> {
+        self.retry(format!("read {name} of the {thing}"), async move || {
             self.find(thing).await?.attr(name).await.map_err(|error| error.to_string())
         })
     }
@@ -300,8 +303,8 @@ impl Browser {
         returned.and_then(|value| value.convert()).unwrap_or_else(|error| panic!("a script on the page: {error}"))
     }
 
-    fn until_shown_for(&self, thing: &Thing, caller: &'static Location<'static>) -> impl Future<Output = ()> {
-        self.until_for(caller, format!("see the {thing}"), async move || {
+    fn wait_for_at(&self, thing: &Locator, caller: &'static Location<'static>) -> impl Future<Output = ()> {
+        self.retry_at(caller, format!("see the {thing}"), async move || {
             let names = self.all_names(thing).await?;
             // Says what there is instead.
             if names.is_empty() { self.find(thing).await.map(drop) } else { Ok(()) }
@@ -310,15 +313,15 @@ impl Browser {
 
     /// Tries again and again until it is done; panics with what was in the way, and with what the page says.
     #[track_caller]
-    fn until<T>(&self, what: String, attempt: impl AsyncFnMut() -> Found<T>) -> impl Future<Output = T> {
-        self.until_for(Location::caller(), what, attempt)
+    fn retry<T>(&self, what: String, attempt: impl AsyncFnMut() -> QueryResult<T>) -> impl Future<Output = T> {
+        self.retry_at(Location::caller(), what, attempt)
     }
 
-    async fn until_for<T>(
+    async fn retry_at<T>(
         &self,
         caller: &'static Location<'static>,
         what: String,
-        mut attempt: impl AsyncFnMut() -> Found<T>,
+        mut attempt: impl AsyncFnMut() -> QueryResult<T>,
     ) -> T {
         let mut obstacle = "the browser did not answer".to_owned();
         let probe = async || match attempt().await {
@@ -328,7 +331,7 @@ impl Browser {
                 None
             }
         };
-        let done = poll(self.patience, probe).await;
+        let done = poll_until(self.timeout, probe).await;
         match done {
             Some(done) => done,
             None => {
@@ -338,26 +341,26 @@ impl Browser {
         }
     }
 
-    async fn try_text(&self) -> Found<String> {
+    async fn try_text(&self) -> QueryResult<String> {
         let text = self.session.execute("return document.body.innerText;", Vec::new()).await;
         let text = text.and_then(|text| text.convert::<String>()).map_err(|error| error.to_string())?;
-        Ok(plain(&text))
+        Ok(collapse_whitespace(&text))
     }
 
     /// Delays each response by this time from now on.
     pub(crate) async fn delay_responses(&self, delay: Duration) {
-        self.must("Network.enable", json!({})).await;
+        self.devtools_or_panic("Network.enable", json!({})).await;
         let conditions =
             json!({ "offline": false, "latency": delay.as_millis(), "downloadThroughput": -1, "uploadThroughput": -1 });
-        self.must("Network.emulateNetworkConditions", conditions).await;
+        self.devtools_or_panic("Network.emulateNetworkConditions", conditions).await;
     }
 
     /// A command of Chromium's own protocol, for what WebDriver has no word for.
-    async fn devtools(&self, method: &str, parameters: Value) -> Found<Value> {
+    async fn devtools(&self, method: &str, parameters: Value) -> QueryResult<Value> {
         self.session.cdp().send_raw(method, parameters).await.map_err(|error| format!("{method}: {error}"))
     }
 
-    async fn must(&self, method: &str, parameters: Value) {
+    async fn devtools_or_panic(&self, method: &str, parameters: Value) {
         self.devtools(method, parameters).await.unwrap_or_else(|error| panic!("{error}"));
     }
 }
@@ -370,12 +373,12 @@ impl Drop for Browser {
 }
 
 /// Has the driver start its browser.
-async fn session(driver: &str) -> thirtyfour::error::WebDriverResult<WebDriver> {
+async fn start_session(driver: &str) -> thirtyfour::error::WebDriverResult<WebDriver> {
     // The client is not built without one, though it speaks in the clear. Another test may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder().no_proxy().timeout(PATIENCE * 2).build().expect("an HTTP client");
+    let client = Client::builder().no_proxy().timeout(DEFAULT_TIMEOUT * 2).build().expect("an HTTP client");
     let mut capabilities = DesiredCapabilities::chrome();
-    for flag in FLAGS {
+    for flag in CHROMIUM_FLAGS {
         capabilities.add_arg(flag)?;
     }
     capabilities.set_browser_log_level(LoggingPrefsLogLevel::All)?;

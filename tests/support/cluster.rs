@@ -10,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use super::broker::{Broker, Membership, NODE_SCRIPT};
 use super::network::{Host, Network};
 use super::unique::{free_port, unique};
-use super::until::{PATIENCE, until};
+use super::wait::{DEFAULT_TIMEOUT, wait_until};
 
 /// Runs epmd until its standard input closes: with the test process, however that ends.
-const EPMD: &str = "\"$0\" --epmd \"$1\" </dev/null >/dev/null 2>&1 & trap \"kill $!\" EXIT; read -r _";
+const EPMD_SCRIPT: &str = "\"$0\" --epmd \"$1\" </dev/null >/dev/null 2>&1 & trap \"kill $!\" EXIT; read -r _";
 
 /// Nodes that are one cluster.
 pub(crate) struct Cluster {
@@ -27,7 +27,7 @@ impl Cluster {
     /// Starts one of so many nodes: the first alone, and then all others, which join it.
     pub(crate) async fn start(count: usize) -> Self {
         let epmd = Epmd::start();
-        until("epmd", PATIENCE, async || TcpStream::connect(("127.0.0.1", epmd.port)).ok()).await;
+        wait_until("epmd", DEFAULT_TIMEOUT, async || TcpStream::connect(("127.0.0.1", epmd.port)).ok()).await;
         let (port, nothing) = (epmd.port, |_: &Path, _: usize| ());
         Self::start_on(vec![None; count], port, Some(epmd), None, nothing).await
     }
@@ -63,7 +63,10 @@ impl Cluster {
         let mut nodes = vec![start(hosts.next().expect("a node")).await];
         nodes.extend(futures_util::future::join_all(hosts.map(start)).await);
         let cluster = Self { nodes, _epmd: epmd, network };
-        until("all nodes in one cluster", PATIENCE, async || (cluster.running().await == count).then_some(())).await;
+        wait_until("all nodes in one cluster", DEFAULT_TIMEOUT, async || {
+            (cluster.running_nodes().await == count).then_some(())
+        })
+        .await;
         cluster
     }
 
@@ -80,7 +83,7 @@ impl Cluster {
     /// The node that leads a quorum queue; none while it has no leader, or nobody can tell.
     pub(crate) async fn leader_of(&self, queue: &str) -> Option<usize> {
         let leader =
-            self.ask(&["list_queues", "--no-table-headers", "name", "leader"]).await?.lines().find_map(|line| {
+            self.ctl(&["list_queues", "--no-table-headers", "name", "leader"]).await?.lines().find_map(|line| {
                 let (name, leader) = line.split_once('\t')?;
                 (name == queue && !leader.trim().is_empty()).then(|| leader.trim().to_owned())
             })?;
@@ -88,7 +91,7 @@ impl Cluster {
     }
 
     /// Runs `rabbitmqctl` against the first node that answers; none where none does.
-    pub(crate) async fn ask(&self, arguments: &[&str]) -> Option<String> {
+    pub(crate) async fn ctl(&self, arguments: &[&str]) -> Option<String> {
         for node in &self.nodes {
             if let Ok(answer) = node.try_ctl(arguments).await {
                 return Some(answer);
@@ -98,7 +101,7 @@ impl Cluster {
     }
 
     /// How many nodes the first one sees running, itself included.
-    async fn running(&self) -> usize {
+    async fn running_nodes(&self) -> usize {
         let status = self.nodes[0].ctl(&["cluster_status", "--formatter", "json"]).await;
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
         status["running_nodes"].as_array().expect("the running nodes").len()
@@ -123,8 +126,10 @@ struct Epmd {
 impl Epmd {
     fn start() -> Self {
         let port = free_port();
-        let shell =
-            Command::new("bash").args(["-c", EPMD, NODE_SCRIPT, &port.to_string()]).stdin(Stdio::piped()).spawn();
+        let shell = Command::new("bash")
+            .args(["-c", EPMD_SCRIPT, NODE_SCRIPT, &port.to_string()])
+            .stdin(Stdio::piped())
+            .spawn();
         Self { port, shell: shell.expect("bash runs") }
     }
 }

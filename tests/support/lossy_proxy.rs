@@ -9,12 +9,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::background::Background;
+use super::background_server::BackgroundServer;
 
 /// Type, channel and length come before a frame's payload, and one byte after it.
-const HEAD: usize = 7;
+const FRAME_HEADER_BYTES: usize = 7;
 
-const METHOD: u8 = 1;
+const METHOD_FRAME: u8 = 1;
 
 /// `basic.deliver`, class and method.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
@@ -35,18 +35,18 @@ pub(crate) enum Loss {
 pub(crate) struct LossyProxy {
     address: SocketAddr,
     lost: Arc<AtomicBool>,
-    _server: Background,
+    _server: BackgroundServer,
 }
 
 impl LossyProxy {
     /// Starts one that loses this.
-    pub(crate) fn losing(port: u16, loss: Loss) -> Self {
+    pub(crate) fn start(port: u16, loss: Loss) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("the proxy's address");
         let lost = Arc::new(AtomicBool::new(false));
         let losing = Arc::clone(&lost);
-        let server = Background::run("lossy proxy", move || async move {
+        let server = BackgroundServer::start("lossy proxy", move || async move {
             let listener = TcpListener::from_std(listener).expect("the proxy's socket");
             loop {
                 let (client, _) = listener.accept().await.expect("the proxy accepts");
@@ -84,20 +84,20 @@ async fn forward(
     lost: &AtomicBool,
 ) -> std::io::Result<()> {
     loop {
-        let mut frames = frame(&mut from).await?;
-        if frames[0] == METHOD && frames[HEAD..].starts_with(&DELIVER) {
+        let mut frames = read_frame(&mut from).await?;
+        if frames[0] == METHOD_FRAME && frames[FRAME_HEADER_BYTES..].starts_with(&DELIVER) {
             // RabbitMQ writes the frames of a delivery one after the other: the method, the properties, and one of a small body.
-            let properties = frame(&mut from).await?;
-            let is_empty = properties[HEAD + 4..HEAD + 12] == [0; 8];
+            let properties = read_frame(&mut from).await?;
+            let is_empty = properties[FRAME_HEADER_BYTES + 4..FRAME_HEADER_BYTES + 12] == [0; 8];
             frames.extend(properties);
-            let body = if is_empty { Vec::new() } else { frame(&mut from).await? };
+            let body = if is_empty { Vec::new() } else { read_frame(&mut from).await? };
             let is_meant = matches!(loss, Loss::DeliveryOf(text) if String::from_utf8_lossy(&body).contains(text));
             if is_meant && !lost.swap(true, Ordering::Relaxed) {
                 continue;
             }
             frames.extend(body);
         }
-        let is_confirm = frames[0] == METHOD && frames[HEAD..].starts_with(&ACK);
+        let is_confirm = frames[0] == METHOD_FRAME && frames[FRAME_HEADER_BYTES..].starts_with(&ACK);
         if is_confirm && matches!(loss, Loss::Confirm) && !lost.swap(true, Ordering::Relaxed) {
             continue;
         }
@@ -106,11 +106,11 @@ async fn forward(
 }
 
 /// The next frame, with its head and its end.
-async fn frame(from: &mut OwnedReadHalf) -> std::io::Result<Vec<u8>> {
-    let mut frame = vec![0; HEAD];
+async fn read_frame(from: &mut OwnedReadHalf) -> std::io::Result<Vec<u8>> {
+    let mut frame = vec![0; FRAME_HEADER_BYTES];
     from.read_exact(&mut frame).await?;
-    let length = u32::from_be_bytes(frame[3..HEAD].try_into().expect("four bytes"));
-    frame.resize(HEAD + usize::try_from(length).expect("a length") + 1, 0);
-    from.read_exact(&mut frame[HEAD..]).await?;
+    let length = u32::from_be_bytes(frame[3..FRAME_HEADER_BYTES].try_into().expect("four bytes"));
+    frame.resize(FRAME_HEADER_BYTES + usize::try_from(length).expect("a length") + 1, 0);
+    from.read_exact(&mut frame[FRAME_HEADER_BYTES..]).await?;
     Ok(frame)
 }

@@ -1,16 +1,19 @@
 //! What the tests stand on: real parts only. A RabbitMQ node per test process (and private ones to kill), a receiver of
 //! webhooks, a proxy that cuts connections, a browser, and the product as a process.
 //!
-//! Tests wait on conditions, through [`until`], and never sleep.
+//! Tests wait on conditions, through [`wait_until`], and never sleep.
 #![allow(dead_code, unused_imports, reason = "a helper may be here before the test that needs it")]
 
 pub(crate) mod amqp;
-pub(crate) mod background;
+pub(crate) mod background_server;
 pub(crate) mod broker;
+pub(crate) mod broker_objects;
 pub(crate) mod browser;
 pub(crate) mod chaos;
 pub(crate) mod cluster;
-pub(crate) mod letters;
+pub(crate) mod dead_letters;
+pub(crate) mod heavy;
+pub(crate) mod json;
 pub(crate) mod lossy_proxy;
 pub(crate) mod network;
 pub(crate) mod proxy;
@@ -19,15 +22,17 @@ pub(crate) mod raw_receiver;
 pub(crate) mod receiver;
 pub(crate) mod tools;
 pub(crate) mod unique;
-pub(crate) mod until;
+pub(crate) mod wait;
 pub(crate) mod waypost;
 
 pub(crate) use amqp::{Amqp, Message};
 pub(crate) use broker::Broker;
+pub(crate) use broker_objects::BrokerObjects;
 pub(crate) use browser::Browser;
 pub(crate) use cluster::Cluster;
+pub(crate) use heavy::heavy;
 pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use unique::unique;
-pub(crate) use until::{PATIENCE, steady, until};
+pub(crate) use wait::{DEFAULT_TIMEOUT, wait_until, wait_until_stable};
 pub(crate) use waypost::Waypost;

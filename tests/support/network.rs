@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
-use super::broker::blocking;
+use super::broker::run_blocking;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/node-network");
 
@@ -28,7 +28,7 @@ pub(crate) enum NetworkFault {
     /// The host is cut off from the others. This machine still reaches it.
     Partition(usize),
     /// What the first sends to the second is lost.
-    OneWay(usize, usize),
+    OneWayPartition(usize, usize),
     /// So many of a hundred packets of the host are lost, in each direction.
     Loss(usize, u8),
     /// The packets of the host are late.
@@ -66,7 +66,7 @@ impl Network {
     /// # Errors
     /// Why there can be none here.
     pub(crate) async fn start(count: usize) -> Result<Self, String> {
-        blocking(move || Self::start_blocking(count)).await
+        run_blocking(move || Self::start_blocking(count)).await
     }
 
     fn start_blocking(count: usize) -> Result<Self, String> {
@@ -129,9 +129,9 @@ impl Network {
     /// # Errors
     /// What came in the way.
     pub(crate) async fn inject(&self, fault: &NetworkFault) -> Result<(), String> {
-        self.tell(match fault {
+        self.send_command(match fault {
             NetworkFault::Partition(host) => format!("partition {host}"),
-            NetworkFault::OneWay(from, to) => format!("one-way {from} {to}"),
+            NetworkFault::OneWayPartition(from, to) => format!("one-way {from} {to}"),
             NetworkFault::Loss(host, percent) => format!("loss {host} {percent}"),
             NetworkFault::Delay(host) => format!("delay {host}"),
             NetworkFault::SlowDisk(host, pid) => format!("disk {host} {pid}"),
@@ -141,10 +141,10 @@ impl Network {
 
     /// Ends all faults.
     pub(crate) async fn heal(&self) {
-        self.tell("heal".to_owned()).await.expect("the network is healed");
+        self.send_command("heal".to_owned()).await.expect("the network is healed");
     }
 
-    async fn tell(&self, command: String) -> Result<(), String> {
+    async fn send_command(&self, command: String) -> Result<(), String> {
         let script = Arc::clone(&self.script);
         let tell = move || {
             let mut script = script.lock().expect("no one panics with the script in hand");
@@ -154,7 +154,7 @@ impl Network {
             script.answers.read_line(&mut answer).map_err(|error| error.to_string())?;
             if answer.trim() == "done" { Ok(()) } else { Err(format!("{command}: {}", answer.trim())) }
         };
-        blocking(tell).await
+        run_blocking(tell).await
     }
 }
 

@@ -11,14 +11,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::background::Background;
+use super::background_server::BackgroundServer;
 
 /// A server that has not taken a connection within this time is passed over.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the network behaves just now.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Weather {
+struct ProxyState {
     /// Connections of an earlier generation are cut.
     generation: u64,
     stalled: bool,
@@ -29,24 +29,24 @@ struct Weather {
 /// The proxy: on 127.0.0.1, on a port of its own, kept while the broker behind it comes and goes.
 pub(crate) struct Proxy {
     address: SocketAddr,
-    weather: watch::Sender<Weather>,
-    _server: Background,
+    weather: watch::Sender<ProxyState>,
+    _server: BackgroundServer,
 }
 
 impl Proxy {
     /// Starts one that forwards to a port of 127.0.0.1.
-    pub(crate) fn to(port: u16) -> Self {
-        Self::to_first_of(vec![SocketAddr::from(([127, 0, 0, 1], port))])
+    pub(crate) fn start(port: u16) -> Self {
+        Self::start_with_fallbacks(vec![SocketAddr::from(([127, 0, 0, 1], port))])
     }
 
     /// Starts one that forwards each connection to the first of these addresses that takes it, as a load balancer does in
     /// front of a cluster.
-    pub(crate) fn to_first_of(addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn start_with_fallbacks(addresses: Vec<SocketAddr>) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("the proxy's address");
-        let (weather, forecast) = watch::channel(Weather::default());
-        let server = Background::run("proxy", move || async move {
+        let (weather, forecast) = watch::channel(ProxyState::default());
+        let server = BackgroundServer::start("proxy", move || async move {
             let listener = TcpListener::from_std(listener).expect("the proxy's socket");
             loop {
                 let (client, _) = listener.accept().await.expect("the proxy accepts");
@@ -103,20 +103,20 @@ impl Proxy {
     /// Forwards everything again, without delay.
     pub(crate) fn resume(&self) {
         self.weather.send_modify(|weather| {
-            *weather = Weather { generation: weather.generation, ..Weather::default() };
+            *weather = ProxyState { generation: weather.generation, ..ProxyState::default() };
         });
     }
 }
 
 /// Forwards both ways until one side closes or the connection is cut; both sides are closed then.
-async fn forward(client: TcpStream, server: TcpStream, mut forecast: watch::Receiver<Weather>) {
+async fn forward(client: TcpStream, server: TcpStream, mut forecast: watch::Receiver<ProxyState>) {
     let born = forecast.borrow().generation;
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
-    let upstream = pump(client_reads, server_writes, forecast.clone());
-    let downstream = pump(server_reads, client_writes, forecast.clone());
+    let upstream = copy_bytes(client_reads, server_writes, forecast.clone());
+    let downstream = copy_bytes(server_reads, client_writes, forecast.clone());
     tokio::select! {
         _ = upstream => (),
         _ = downstream => (),
@@ -125,10 +125,10 @@ async fn forward(client: TcpStream, server: TcpStream, mut forecast: watch::Rece
 }
 
 /// Forwards one way until the end.
-async fn pump(
+async fn copy_bytes(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut forecast: watch::Receiver<Weather>,
+    mut forecast: watch::Receiver<ProxyState>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {

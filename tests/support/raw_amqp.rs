@@ -4,12 +4,12 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::broker::{Broker, blocking};
-use super::until::PATIENCE;
+use super::broker::{Broker, run_blocking};
+use super::wait::DEFAULT_TIMEOUT;
 
-const METHOD: u8 = 1;
-const HEADER: u8 = 2;
-const BODY: u8 = 3;
+const METHOD_FRAME: u8 = 1;
+const HEADER_FRAME: u8 = 2;
+const BODY_FRAME: u8 = 3;
 const FRAME_END: u8 = 0xCE;
 
 /// A property that is a short string, by its bit in the flags of a content header.
@@ -88,7 +88,7 @@ pub(crate) fn nested(kind: u8, depth: usize) -> Vec<u8> {
 /// Publishes messages to an exchange; the broker has routed and confirmed each.
 pub(crate) async fn publish_raw(broker: &Broker, exchange: &[u8], messages: Vec<RawMessage>) {
     let (port, exchange) = (broker.port(), exchange.to_vec());
-    blocking(move || {
+    run_blocking(move || {
         let mut session = Session::open(port);
         for message in &messages {
             session.publish(&exchange, message);
@@ -107,7 +107,7 @@ pub(crate) enum Rejection {
 /// Takes a message of a queue and rejects it, `count` times. It may have any properties.
 pub(crate) async fn reject_raw(broker: &Broker, queue: &str, count: usize, rejection: Rejection) {
     let (port, queue) = (broker.port(), short_string(queue.as_bytes()));
-    blocking(move || {
+    run_blocking(move || {
         let mut session = Session::open(port);
         for _ in 0..count {
             let tag = session.get(&queue);
@@ -132,7 +132,7 @@ struct Session {
 impl Session {
     fn open(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection to the broker");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        stream.set_read_timeout(Some(DEFAULT_TIMEOUT)).expect("a time limit");
         let mut session = Self { stream };
         session.stream.write_all(b"AMQP\0\0\x09\x01").expect("written");
         session.expect((10, 10));
@@ -153,9 +153,9 @@ impl Session {
         const MANDATORY: u8 = 1;
         let to = [vec![0, 0], short_string(exchange), short_string(&message.routing_key), vec![MANDATORY]].concat();
         self.send_method(1, (60, 40), &to);
-        self.send_frame(HEADER, 1, &message.content_header());
+        self.send_frame(HEADER_FRAME, 1, &message.content_header());
         for piece in message.body.chunks(100_000) {
-            self.send_frame(BODY, 1, piece);
+            self.send_frame(BODY_FRAME, 1, piece);
         }
         self.expect((60, 80));
     }
@@ -163,7 +163,7 @@ impl Session {
     /// The tag of the next message of a queue, whose header and body follow.
     fn get(&mut self, queue: &[u8]) -> [u8; 8] {
         const GET_OK: [u8; 4] = [0, 60, 0, 71];
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEFAULT_TIMEOUT;
         loop {
             self.send_method(1, (60, 70), &[&[0, 0], queue, &[0]].concat());
             let answer = self.frame();
@@ -180,7 +180,11 @@ impl Session {
     }
 
     fn send_method(&mut self, channel: u16, (class, method): (u16, u16), arguments: &[u8]) {
-        self.send_frame(METHOD, channel, &[&class.to_be_bytes(), method.to_be_bytes().as_slice(), arguments].concat());
+        self.send_frame(
+            METHOD_FRAME,
+            channel,
+            &[&class.to_be_bytes(), method.to_be_bytes().as_slice(), arguments].concat(),
+        );
     }
 
     fn send_frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {

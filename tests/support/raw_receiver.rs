@@ -43,21 +43,21 @@ impl RawRequest {
 
 /// What the receiver does with a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Act {
+pub(crate) struct RawAnswer {
     body: ReadBody,
     delay: Duration,
     answer: Vec<u8>,
-    then: Then,
+    after: AfterAnswer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadBody {
-    First,
+    BeforeAnswer,
     Never,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+enum AfterAnswer {
     /// The connection takes another request.
     KeepAlive,
     /// FIN; over TLS after a close_notify.
@@ -70,10 +70,15 @@ enum Then {
     Hang,
 }
 
-impl Act {
+impl RawAnswer {
     /// Reads the request, writes these bytes, and keeps the connection open for the next request.
     pub(crate) fn answer(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { body: ReadBody::First, delay: Duration::ZERO, answer: bytes.into(), then: Then::KeepAlive }
+        Self {
+            body: ReadBody::BeforeAnswer,
+            delay: Duration::ZERO,
+            answer: bytes.into(),
+            after: AfterAnswer::KeepAlive,
+        }
     }
 
     /// 200 without a body.
@@ -88,22 +93,22 @@ impl Act {
 
     /// Reads the request and resets the connection.
     pub(crate) fn reset() -> Self {
-        Self { then: Then::Reset, ..Self::answer("") }
+        Self { after: AfterAnswer::Reset, ..Self::answer("") }
     }
 
     /// Closes after the answer.
     pub(crate) fn then_close(self) -> Self {
-        Self { then: Then::Close, ..self }
+        Self { after: AfterAnswer::Close, ..self }
     }
 
     /// Closes after the answer, over TLS without saying so.
     pub(crate) fn then_close_abruptly(self) -> Self {
-        Self { then: Then::CloseAbruptly, ..self }
+        Self { after: AfterAnswer::CloseAbruptly, ..self }
     }
 
     /// Writes no more after the answer.
     pub(crate) fn then_hang(self) -> Self {
-        Self { then: Then::Hang, ..self }
+        Self { after: AfterAnswer::Hang, ..self }
     }
 
     /// Does all of this after some time.
@@ -112,12 +117,12 @@ impl Act {
     }
 
     /// Answers without reading the body.
-    pub(crate) fn early(self) -> Self {
+    pub(crate) fn without_reading_body(self) -> Self {
         Self { body: ReadBody::Never, ..self }
     }
 }
 
-type Script = dyn Fn(&RawRequest) -> Act + Send + Sync;
+type Script = dyn Fn(&RawRequest) -> RawAnswer + Send + Sync;
 
 /// The receiver: on 127.0.0.1, on a port of its own.
 pub(crate) struct RawReceiver {
@@ -130,12 +135,12 @@ pub(crate) struct RawReceiver {
 
 impl RawReceiver {
     /// Starts one that asks `script` what to do with each request.
-    pub(crate) async fn start(script: impl Fn(&RawRequest) -> Act + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&RawRequest) -> RawAnswer + Send + Sync + 'static) -> Self {
         Self::serve(Box::new(script), None).await
     }
 
     /// Starts one behind TLS, as `localhost`.
-    pub(crate) async fn start_tls(script: impl Fn(&RawRequest) -> Act + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start_tls(script: impl Fn(&RawRequest) -> RawAnswer + Send + Sync + 'static) -> Self {
         let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
         let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -150,7 +155,7 @@ impl RawReceiver {
     }
 
     /// Starts two that do the same to every request, one of them behind TLS.
-    pub(crate) async fn start_plain_and_tls(act: &Act) -> [Self; 2] {
+    pub(crate) async fn start_plain_and_tls(act: &RawAnswer) -> [Self; 2] {
         let (plain, tls) = (act.clone(), act.clone());
         [Self::start(move |_| plain.clone()).await, Self::start_tls(move |_| tls.clone()).await]
     }
@@ -169,8 +174,8 @@ impl RawReceiver {
                     let _ = stream.set_nodelay(true);
                     // A sender that goes away ends its connection only.
                     let _ = match acceptor {
-                        None => plain(stream, connection, &*script, &seen).await,
-                        Some(acceptor) => behind_tls(&acceptor, stream, connection, &*script, &seen).await,
+                        None => serve_plain(stream, connection, &*script, &seen).await,
+                        Some(acceptor) => serve_tls(&acceptor, stream, connection, &*script, &seen).await,
                     };
                 });
             }
@@ -197,12 +202,12 @@ impl RawReceiver {
     }
 
     /// Where each request came, in order: its connection, and how many were before it on that.
-    pub(crate) fn places(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn request_positions(&self) -> Vec<(usize, usize)> {
         lock(&self.requests).iter().map(|request| (request.connection, request.earlier)).collect()
     }
 
     /// One line for each request, for a test that fails.
-    pub(crate) fn seen(&self) -> String {
+    pub(crate) fn describe_requests(&self) -> String {
         self.requests().iter().fold(String::new(), |mut text, request| {
             let line = request.head.lines().next().unwrap_or_default();
             let _ = writeln!(text, "connection {}, request {}: {line}", request.connection, request.earlier);
@@ -221,19 +226,19 @@ fn lock(requests: &Mutex<Vec<RawRequest>>) -> MutexGuard<'_, Vec<RawRequest>> {
     requests.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn plain(
+async fn serve_plain(
     mut stream: TcpStream,
     connection: usize,
     script: &Script,
     seen: &Mutex<Vec<RawRequest>>,
 ) -> io::Result<()> {
-    match converse(&mut stream, connection, script, seen).await? {
-        Then::Reset => stream.set_zero_linger(),
+    match serve_connection(&mut stream, connection, script, seen).await? {
+        AfterAnswer::Reset => stream.set_zero_linger(),
         _ => stream.shutdown().await,
     }
 }
 
-async fn behind_tls(
+async fn serve_tls(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
     connection: usize,
@@ -241,25 +246,25 @@ async fn behind_tls(
     seen: &Mutex<Vec<RawRequest>>,
 ) -> io::Result<()> {
     let mut stream = acceptor.accept(stream).await?;
-    match converse(&mut stream, connection, script, seen).await? {
-        Then::Reset => stream.get_ref().0.set_zero_linger(),
-        Then::CloseAbruptly => Ok(()),
+    match serve_connection(&mut stream, connection, script, seen).await? {
+        AfterAnswer::Reset => stream.get_ref().0.set_zero_linger(),
+        AfterAnswer::CloseAbruptly => Ok(()),
         _ => stream.shutdown().await,
     }
 }
 
 /// Takes one request after the other, until one is not to be followed by another.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     connection: usize,
     script: &Script,
     seen: &Mutex<Vec<RawRequest>>,
-) -> io::Result<Then> {
+) -> io::Result<AfterAnswer> {
     for earlier in 0.. {
         let Some(head) = read_head(stream).await? else { break };
         let mut request = RawRequest { connection, earlier, head, body: Vec::new() };
         let act = script(&request);
-        if act.body == ReadBody::First {
+        if act.body == ReadBody::BeforeAnswer {
             request.body = vec![0; request.content_length()];
             stream.read_exact(&mut request.body).await?;
         }
@@ -267,13 +272,13 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         tokio::time::sleep(act.delay).await;
         stream.write_all(&act.answer).await?;
         stream.flush().await?;
-        match act.then {
-            Then::KeepAlive => {}
-            Then::Hang => std::future::pending().await,
+        match act.after {
+            AfterAnswer::KeepAlive => {}
+            AfterAnswer::Hang => std::future::pending().await,
             then => return Ok(then),
         }
     }
-    Ok(Then::Close)
+    Ok(AfterAnswer::Close)
 }
 
 /// A request up to its body; none if the sender has closed.

@@ -23,8 +23,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::background::Background;
-use super::until::{PATIENCE, poll};
+use super::background_server::BackgroundServer;
+use super::wait::{DEFAULT_TIMEOUT, poll_until};
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -69,18 +69,18 @@ pub(crate) struct Answer {
     body: Bytes,
     delay: Duration,
     gate: Option<CancellationToken>,
-    ending: Ending,
+    ending: AnswerEnding,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Ending {
+enum AnswerEnding {
     Answered,
-    NeverAnswered,
+    NoAnswer,
     Reset,
     /// Its body comes a byte at a time, each after this time.
-    Drips(Duration),
+    Trickle(Duration),
     /// Its body is repeated for ever.
-    NeverEnds,
+    Endless,
 }
 
 impl Answer {
@@ -92,27 +92,27 @@ impl Answer {
     /// A status, no body.
     pub(crate) fn status(status: u16) -> Self {
         let (headers, body, delay) = (Vec::new(), Bytes::new(), Duration::ZERO);
-        Self { status, headers, body, delay, gate: None, ending: Ending::Answered }
+        Self { status, headers, body, delay, gate: None, ending: AnswerEnding::Answered }
     }
 
     /// Nothing, ever: the sender has to give up by itself.
     pub(crate) fn never() -> Self {
-        Self { ending: Ending::NeverAnswered, ..Self::ok() }
+        Self { ending: AnswerEnding::NoAnswer, ..Self::ok() }
     }
 
     /// The request is read; then the connection is reset without an answer.
     pub(crate) fn reset() -> Self {
-        Self { ending: Ending::Reset, ..Self::ok() }
+        Self { ending: AnswerEnding::Reset, ..Self::ok() }
     }
 
     /// Its body comes a byte at a time, with a pause before each.
-    pub(crate) fn dripping(self, pause: Duration) -> Self {
-        Self { ending: Ending::Drips(pause), ..self }
+    pub(crate) fn trickling(self, pause: Duration) -> Self {
+        Self { ending: AnswerEnding::Trickle(pause), ..self }
     }
 
     /// Its body is repeated until the sender has had enough.
     pub(crate) fn endless(self) -> Self {
-        Self { ending: Ending::NeverEnds, ..self }
+        Self { ending: AnswerEnding::Endless, ..self }
     }
 
     /// With a header.
@@ -134,7 +134,7 @@ impl Answer {
     }
 
     /// Only when the test cancels the token.
-    pub(crate) fn held_by(mut self, gate: &CancellationToken) -> Self {
+    pub(crate) fn gated_by(mut self, gate: &CancellationToken) -> Self {
         self.gate = Some(gate.clone());
         self
     }
@@ -144,7 +144,7 @@ impl Answer {
 pub(crate) struct Receiver {
     address: SocketAddr,
     state: Arc<State>,
-    _server: Background,
+    _server: BackgroundServer,
 }
 
 impl Receiver {
@@ -154,9 +154,9 @@ impl Receiver {
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("the receiver's address");
         let state = Arc::new(State::default());
-        let router = Router::new().fallback(receive).with_state(Arc::clone(&state));
-        let server = Background::run("receiver", move || async move {
-            let sockets = Sockets(TcpListener::from_std(listener).expect("the receiver's socket"));
+        let router = Router::new().fallback(handle_request).with_state(Arc::clone(&state));
+        let server = BackgroundServer::start("receiver", move || async move {
+            let sockets = ResettableListener(TcpListener::from_std(listener).expect("the receiver's socket"));
             let service = router.into_make_service_with_connect_info::<Resetter>();
             axum::serve(sockets, service).await.expect("the receiver serves");
         });
@@ -169,55 +169,55 @@ impl Receiver {
     }
 
     /// From now on answers each request to `path` like this.
-    pub(crate) fn answer(&self, path: &str, answer: Answer) {
-        self.answer_with(path, move |_, _| answer.clone());
+    pub(crate) fn reply(&self, path: &str, answer: Answer) {
+        self.reply_with(path, move |_, _| answer.clone());
     }
 
     /// From now on answers the requests to `path` with these in turn, and with the last one ever after.
-    pub(crate) fn answer_in_turn(&self, path: &str, answers: Vec<Answer>) {
+    pub(crate) fn reply_in_turn(&self, path: &str, answers: Vec<Answer>) {
         assert!(!answers.is_empty(), "no answers to give");
-        self.answer_with(path, move |_, earlier| answers[earlier.min(answers.len() - 1)].clone());
+        self.reply_with(path, move |_, earlier| answers[earlier.min(answers.len() - 1)].clone());
     }
 
     /// From now on asks `script` what to answer to a request to `path`, telling it how many there have been before.
-    pub(crate) fn answer_with(&self, path: &str, script: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) {
+    pub(crate) fn reply_with(&self, path: &str, script: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) {
         let script = Script { seen: AtomicUsize::new(0), answer: Box::new(script) };
-        self.state.inner().scripts.insert(path.to_owned(), Arc::new(script));
+        self.state.lock().scripts.insert(path.to_owned(), Arc::new(script));
     }
 
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.state.inner().requests.clone()
+        self.state.lock().requests.clone()
     }
 
     /// How many requests have come with each `webhook-id`.
-    pub(crate) fn by_webhook_id(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn requests_by_webhook_id(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        for request in &self.state.inner().requests {
+        for request in &self.state.lock().requests {
             *counts.entry(request.webhook_id().to_owned()).or_default() += 1;
         }
         counts
     }
 
     /// The most requests to `path` that have been in hand at once.
-    pub(crate) fn most_at_once(&self, path: &str) -> usize {
-        self.state.inner().in_hand.get(path).map_or(0, |in_hand| in_hand.most)
+    pub(crate) fn max_concurrent(&self, path: &str) -> usize {
+        self.state.lock().in_flight.get(path).map_or(0, |in_hand| in_hand.max)
     }
 
     /// Forgets all requests; the scripts stay, and go on where they are.
-    pub(crate) fn forget(&self) {
-        self.state.inner().requests.clear();
+    pub(crate) fn clear_requests(&self) {
+        self.state.lock().requests.clear();
     }
 
     /// Waits until the requests satisfy `condition`, and gives them back; panics with what there was otherwise.
     #[track_caller]
-    pub(crate) fn until(&self, condition: impl Fn(&[Request]) -> bool) -> impl Future<Output = Vec<Request>> {
-        self.until_within(PATIENCE, condition)
+    pub(crate) fn wait_until(&self, condition: impl Fn(&[Request]) -> bool) -> impl Future<Output = Vec<Request>> {
+        self.wait_until_within(DEFAULT_TIMEOUT, condition)
     }
 
-    /// As [`until`](Self::until), with a deadline of its own.
+    /// As [`wait_until`](Self::until), with a deadline of its own.
     #[track_caller]
-    pub(crate) fn until_within(
+    pub(crate) fn wait_until_within(
         &self,
         deadline: Duration,
         condition: impl Fn(&[Request]) -> bool,
@@ -225,17 +225,17 @@ impl Receiver {
         let caller = Location::caller();
         async move {
             let satisfied = async || {
-                let inner = self.state.inner();
+                let inner = self.state.lock();
                 condition(&inner.requests).then(|| inner.requests.clone())
             };
-            match poll(deadline, satisfied).await {
+            match poll_until(deadline, satisfied).await {
                 Some(requests) => requests,
-                None => panic!("waited {deadline:?} in vain ({caller}) for requests; {}", self.seen()),
+                None => panic!("waited {deadline:?} in vain ({caller}) for requests; {}", self.describe_requests()),
             }
         }
     }
 
-    fn seen(&self) -> String {
+    fn describe_requests(&self) -> String {
         let requests = self.requests();
         let mut text = format!("{} came", requests.len());
         let last = requests.len().saturating_sub(20);
@@ -256,35 +256,35 @@ struct State {
 struct Inner {
     requests: Vec<Request>,
     scripts: HashMap<String, Arc<Script>>,
-    in_hand: HashMap<String, InHand>,
+    in_flight: HashMap<String, InFlight>,
 }
 
 #[derive(Default)]
-struct InHand {
+struct InFlight {
     now: usize,
-    most: usize,
+    max: usize,
 }
 
-type AnswerWith = dyn Fn(&Request, usize) -> Answer + Send + Sync;
+type AnswerScript = dyn Fn(&Request, usize) -> Answer + Send + Sync;
 
 struct Script {
     seen: AtomicUsize,
-    answer: Box<AnswerWith>,
+    answer: Box<AnswerScript>,
 }
 
 impl State {
     /// A condition that panics in a test poisons the lock; what it guards is whole all the same.
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-async fn receive(
+async fn handle_request(
     Shared(state): Shared<Arc<State>>,
     ConnectInfo(resetter): ConnectInfo<Resetter>,
     request: HttpRequest,
 ) -> Response<Body> {
-    let _visit = Visit::begin(&state, request.uri().path());
+    let _visit = InFlightGuard::begin(&state, request.uri().path());
     let (head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
         // The sender has gone in the middle of its request, which is thus none.
@@ -297,7 +297,7 @@ async fn receive(
     let request = Request { method, uri, headers, body, at: Instant::now() };
 
     let script = {
-        let mut inner = state.inner();
+        let mut inner = state.lock();
         inner.requests.push(request.clone());
         inner.scripts.get(request.path()).cloned()
     };
@@ -310,14 +310,14 @@ async fn receive(
         gate.cancelled().await;
     }
     let body = match answer.ending {
-        Ending::Answered => Body::from(answer.body),
-        Ending::NeverAnswered => std::future::pending().await,
-        Ending::Reset => {
+        AnswerEnding::Answered => Body::from(answer.body),
+        AnswerEnding::NoAnswer => std::future::pending().await,
+        AnswerEnding::Reset => {
             resetter.reset();
             Body::empty()
         }
-        Ending::Drips(pause) => Body::from_stream(drip(answer.body, pause)),
-        Ending::NeverEnds => {
+        AnswerEnding::Trickle(pause) => Body::from_stream(trickle(answer.body, pause)),
+        AnswerEnding::Endless => {
             let again = move || Ok::<_, io::Error>(answer.body.clone());
             Body::from_stream(futures_util::stream::repeat_with(again))
         }
@@ -330,7 +330,7 @@ async fn receive(
 }
 
 /// A body byte by byte, with a pause before each.
-fn drip(body: Bytes, pause: Duration) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+fn trickle(body: Bytes, pause: Duration) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
     futures_util::stream::unfold(body, move |mut body| async move {
         tokio::time::sleep(pause).await;
         (!body.is_empty()).then(|| (Ok(body.split_to(1)), body))
@@ -338,39 +338,39 @@ fn drip(body: Bytes, pause: Duration) -> impl futures_util::Stream<Item = io::Re
 }
 
 /// A request is in hand from its first byte until it is answered, or its sender has gone.
-struct Visit {
+struct InFlightGuard {
     state: Arc<State>,
     path: String,
 }
 
-impl Visit {
+impl InFlightGuard {
     fn begin(state: &Arc<State>, path: &str) -> Self {
-        let mut inner = state.inner();
-        let in_hand = inner.in_hand.entry(path.to_owned()).or_default();
+        let mut inner = state.lock();
+        let in_hand = inner.in_flight.entry(path.to_owned()).or_default();
         in_hand.now += 1;
-        in_hand.most = in_hand.most.max(in_hand.now);
+        in_hand.max = in_hand.max.max(in_hand.now);
         Self { state: Arc::clone(state), path: path.to_owned() }
     }
 }
 
-impl Drop for Visit {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.state.inner().in_hand.entry(self.path.clone()).or_default().now -= 1;
+        self.state.lock().in_flight.entry(self.path.clone()).or_default().now -= 1;
     }
 }
 
 /// Accepts connections that a handler can reset.
-struct Sockets(TcpListener);
+struct ResettableListener(TcpListener);
 
-impl Listener for Sockets {
-    type Io = Socket;
+impl Listener for ResettableListener {
+    type Io = ResettableStream;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Socket, SocketAddr) {
+    async fn accept(&mut self) -> (ResettableStream, SocketAddr) {
         let (stream, peer) = Listener::accept(&mut self.0).await;
         // Answers are small and awaited: Nagle's algorithm would only hold them back.
         let _ = stream.set_nodelay(true);
-        (Socket { stream, resetter: Resetter::default() }, peer)
+        (ResettableStream { stream, resetter: Resetter::default() }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -389,24 +389,24 @@ impl Resetter {
     }
 }
 
-impl Connected<IncomingStream<'_, Sockets>> for Resetter {
-    fn connect_info(stream: IncomingStream<'_, Sockets>) -> Self {
+impl Connected<IncomingStream<'_, ResettableListener>> for Resetter {
+    fn connect_info(stream: IncomingStream<'_, ResettableListener>) -> Self {
         stream.io().resetter.clone()
     }
 }
 
-struct Socket {
+struct ResettableStream {
     stream: TcpStream,
     resetter: Resetter,
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for ResettableStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for ResettableStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.resetter.0.load(Ordering::Relaxed) {
             // With a zero linger, the close that follows the error is a TCP reset.

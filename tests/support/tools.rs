@@ -6,32 +6,32 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The folder of the project.
-pub(crate) fn project() -> &'static Path {
+pub(crate) fn project_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A file of the project, as text.
-pub(crate) fn read(name: &str) -> String {
-    std::fs::read_to_string(project().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+pub(crate) fn read_project_file(name: &str) -> String {
+    std::fs::read_to_string(project_root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A program of `scripts/install-validators`, or one that is in `PATH`, to be run in the project's folder.
-pub(crate) fn tool(name: &str) -> Command {
-    let mut command = Command::new(place_of(name));
-    command.current_dir(project());
+pub(crate) fn tool_command(name: &str) -> Command {
+    let mut command = Command::new(tool_path(name));
+    command.current_dir(project_root());
     command
 }
 
-fn place_of(name: &str) -> PathBuf {
+fn tool_path(name: &str) -> PathBuf {
     let validator = Path::new(env!("CARGO_TARGET_TMPDIR")).join("validators/bin").join(name);
     if validator.exists() { validator } else { PathBuf::from(name) }
 }
 
 /// Runs it; it must succeed. Gives back what it printed.
 #[track_caller]
-pub(crate) fn succeed(command: &mut Command) -> String {
+pub(crate) fn run_successfully(command: &mut Command) -> String {
     let output = run(command);
-    assert!(output.status.success(), "{command:?} failed:\n{}", told(&output));
+    assert!(output.status.success(), "{command:?} failed:\n{}", all_output(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -48,18 +48,18 @@ pub(crate) fn run(command: &mut Command) -> Output {
 }
 
 /// All that it printed.
-pub(crate) fn told(output: &Output) -> String {
+pub(crate) fn all_output(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// The documents of a text in YAML.
 #[track_caller]
-pub(crate) fn yaml(text: &str) -> Vec<Value> {
+pub(crate) fn parse_yaml(text: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("text.yaml");
     std::fs::write(&file, text).expect("written");
     // PyYAML comes with the validators.
     let script = "import json, sys, yaml\nprint(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-    let printed = succeed(tool("python").args(["-c", script]).arg(&file));
+    let printed = run_successfully(tool_command("python").args(["-c", script]).arg(&file));
     serde_json::from_str(&printed).expect("JSON")
 }

@@ -5,20 +5,21 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::broker::{blocking, signal};
+use super::broker::{run_blocking, send_signal};
 use super::unique::free_port;
-use super::until::{PATIENCE, poll};
+use super::wait::{DEFAULT_TIMEOUT, poll_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
 
 /// So many of the last lines it printed are shown when a test fails.
-const LINES_SHOWN: usize = 60;
+const LOG_LINES_SHOWN: usize = 60;
 
 /// `waypost serve`, with a store and a port of its own that it keeps over restarts. Dropped in a test that fails, it shows
 /// the last it printed.
@@ -46,35 +47,48 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The problem document of a refusal with this status, checked; its `errors` are there where there are any.
+    /// Checks that this is a refusal with this status, and its problem document.
     #[track_caller]
-    pub(crate) fn problem(&self, status: u16) -> Value {
+    pub(crate) fn expect_problem(&self, status: u16) -> Problem {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], status, "{problem:#}");
-        for text in ["type", "title", "detail"] {
-            assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "no {text}: {problem:#}");
+        let text = |value: &Value, name: &str| match value[name].as_str() {
+            Some(text) if !text.is_empty() => text.to_owned(),
+            _ => panic!("no {name}: {problem:#}"),
+        };
+        for name in ["type", "title"] {
+            text(&problem, name);
         }
-        problem
+        let violations = problem["errors"].as_array().cloned().unwrap_or_default();
+        let path = |violation: &Value| {
+            assert!(text(violation, "message").len() > 10, "no sentence: {problem:#}");
+            text(violation, "path")
+        };
+        Problem { detail: text(&problem, "detail"), paths: violations.iter().map(path).collect() }
     }
 
-    /// The paths of all faults of a refused document, each with its sentence.
+    /// The paths of all violations of a refused document.
     #[track_caller]
-    pub(crate) fn faults(&self) -> Vec<String> {
-        let problem = self.problem(422);
-        let faults = problem["errors"].as_array().unwrap_or_else(|| panic!("no errors: {problem:#}"));
-        let path = |fault: &Value| {
-            assert!(fault["message"].as_str().is_some_and(|text| text.len() > 10), "no sentence: {problem:#}");
-            fault["path"].as_str().expect("a path").to_owned()
-        };
-        faults.iter().map(path).collect()
+    pub(crate) fn violation_paths(&self) -> Vec<String> {
+        let Problem { paths, .. } = self.expect_problem(422);
+        assert!(!paths.is_empty(), "no violations: {self:?}");
+        paths
     }
+}
+
+/// Why a request was refused.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) detail: String,
+    /// The path of each violation of a document or of a parameter.
+    pub(crate) paths: Vec<String>,
 }
 
 /// What a command printed, and how it ended.
 #[derive(Debug, Clone)]
-pub(crate) struct Printed {
+pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -89,7 +103,7 @@ impl Waypost {
     /// As [`start`](Self::start), with more of the environment: `("WAYPOST_RETRY__INITIAL_DELAY", "1s")`.
     pub(crate) async fn start_with(broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
         let waypost = Self::launch(broker_url, prefix, more);
-        waypost.ready().await;
+        waypost.wait_until_ready().await;
         waypost
     }
 
@@ -122,64 +136,67 @@ impl Waypost {
     }
 
     /// From now on sends each request with this `Authorization`, unless it brings its own.
-    pub(crate) fn speak_as(&mut self, authorization: &str) {
+    pub(crate) fn authenticate(&mut self, authorization: &str) {
         self.client = http_client(Some(authorization));
     }
 
     /// Waits until it is ready.
-    pub(crate) async fn ready(&self) {
+    pub(crate) async fn wait_until_ready(&self) {
         let ready = async || {
-            if let Some(status) = self.ended() {
+            if let Some(status) = self.exit_status() {
                 panic!("the product ended ({status}) before it was ready");
             }
             let reply = self.client.get(self.url("/readyz")).send().await.ok()?;
             reply.status().is_success().then_some(())
         };
-        assert!(poll(PATIENCE, ready).await.is_some(), "the product did not become ready");
+        assert!(poll_until(DEFAULT_TIMEOUT, ready).await.is_some(), "the product did not become ready");
     }
 
     /// Kills it (`kill -9`), and waits until it is gone.
     pub(crate) async fn kill(&self) {
-        self.running().as_mut().expect("a running product").kill().expect("the product can be killed");
-        self.wait().await;
+        self.lock_process().as_mut().expect("a running product").kill().expect("the product can be killed");
+        self.wait_for_exit().await;
     }
 
-    /// Asks it to end (SIGTERM); see [`wait`](Self::wait).
+    /// Asks it to end (SIGTERM); see [`wait_for_exit`](Self::wait).
     pub(crate) fn terminate(&self) {
-        let pid = self.running().as_ref().expect("a running product").id();
-        signal("-TERM", &pid.to_string());
+        let pid = self.lock_process().as_ref().expect("a running product").id();
+        send_signal("-TERM", &pid.to_string());
     }
 
     /// Sends SIGHUP: it reads its settings again.
-    pub(crate) fn hang_up(&self) {
-        signal("-HUP", &self.pid().to_string());
+    pub(crate) fn reload(&self) {
+        send_signal("-HUP", &self.pid().to_string());
     }
 
-    /// Has it stand still (SIGSTOP), until [`thaw`](Self::thaw).
-    pub(crate) fn freeze(&self) {
-        signal("-STOP", &self.pid().to_string());
+    /// Has it stand still (SIGSTOP), until [`resume`](Self::thaw).
+    pub(crate) fn suspend(&self) {
+        send_signal("-STOP", &self.pid().to_string());
     }
 
-    /// Has it go on after [`freeze`](Self::freeze).
-    pub(crate) fn thaw(&self) {
-        signal("-CONT", &self.pid().to_string());
+    /// Has it go on after [`suspend`](Self::freeze).
+    pub(crate) fn resume(&self) {
+        send_signal("-CONT", &self.pid().to_string());
     }
 
     /// Waits for its end, and tells how it ended.
-    pub(crate) async fn wait(&self) -> ExitStatus {
-        match poll(PATIENCE, async || self.ended()).await {
-            Some(status) => {
-                *self.running() = None;
-                status
-            }
-            None => panic!("the product did not end"),
-        }
+    pub(crate) async fn wait_for_exit(&self) -> ExitStatus {
+        self.wait_for_exit_within(DEFAULT_TIMEOUT).await
+    }
+
+    /// Panics if the process runs after `deadline`.
+    pub(crate) async fn wait_for_exit_within(&self, deadline: Duration) -> ExitStatus {
+        let Some(status) = poll_until(deadline, async || self.exit_status()).await else {
+            panic!("the product did not end within {deadline:?}");
+        };
+        *self.lock_process() = None;
+        status
     }
 
     /// Starts it again after its end, with the same store, port and environment, and waits until it is ready.
     pub(crate) async fn restart(&self) {
         self.spawn(&[]);
-        self.ready().await;
+        self.wait_until_ready().await;
     }
 
     /// As [`restart`](Self::restart), but waits for nothing, and has `launcher`, a program and its arguments, become the
@@ -188,9 +205,9 @@ impl Waypost {
         self.spawn(launcher);
     }
 
-    /// How it has ended, where it has without [`wait`](Self::wait) having been told.
-    pub(crate) fn ended_by_itself(&self) -> Option<ExitStatus> {
-        let mut process = self.running();
+    /// How it has ended, where it has without [`wait_for_exit`](Self::wait) having been told.
+    pub(crate) fn take_exit_status(&self) -> Option<ExitStatus> {
+        let mut process = self.lock_process();
         let status = process.as_mut()?.try_wait().expect("the product's status");
         if status.is_some() {
             *process = None;
@@ -200,7 +217,7 @@ impl Waypost {
 
     /// Whether it was started, and has not been seen to have ended.
     pub(crate) fn is_running(&self) -> bool {
-        self.running().is_some()
+        self.lock_process().is_some()
     }
 
     /// The folder of its local view (`store.path`).
@@ -210,7 +227,7 @@ impl Waypost {
 
     /// The process's id.
     pub(crate) fn pid(&self) -> u32 {
-        self.running().as_ref().expect("a running product").id()
+        self.lock_process().as_ref().expect("a running product").id()
     }
 
     /// The URL of a path.
@@ -238,11 +255,18 @@ impl Waypost {
     }
 
     /// Sends a request with headers and a body of any kind.
-    pub(crate) async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Reply {
+    pub(crate) async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Reply {
         let mut request = self.client.request(method.clone(), self.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        let body = body.into();
         if !body.is_empty() {
             request = request.body(body);
         }
@@ -274,7 +298,10 @@ impl Waypost {
     pub(crate) async fn metrics(&self) -> BTreeMap<String, f64> {
         let text = self.get("/metrics").await.body;
         let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.to_owned(), number(value))).collect()
+        lines
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| (name.to_owned(), parse_metric(value)))
+            .collect()
     }
 
     /// One metric, named as in [`metrics`](Self::metrics); 0 where nothing has been counted yet.
@@ -283,74 +310,74 @@ impl Waypost {
     }
 
     /// Waits until a metric is at least this.
-    pub(crate) async fn until_metric(&self, name: &str, least: f64) {
+    pub(crate) async fn wait_for_metric(&self, name: &str, least: f64) {
         let reached = async || (self.metric(name).await >= least).then_some(());
-        if poll(PATIENCE, reached).await.is_none() {
+        if poll_until(DEFAULT_TIMEOUT, reached).await.is_none() {
             let metrics = self.metrics().await;
             panic!("{name} did not reach {least}; metrics: {metrics:#?}");
         }
     }
 
     /// Runs a client command of the product against this server.
-    pub(crate) async fn cli(&self, arguments: &[&str]) -> Printed {
-        let mut command = program(&[]);
+    pub(crate) async fn cli(&self, arguments: &[&str]) -> CommandOutput {
+        let mut command = waypost_command(&[]);
         command.args(arguments).env("WAYPOST_SERVER", self.url("")).current_dir(self.folder.path());
-        printed_by(command).await
+        output_of(command).await
     }
 
     /// What it has printed so far, over all its runs.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    pub(crate) fn log_lines(&self) -> Vec<String> {
         lock(&self.lines).clone()
     }
 
     /// Waits for a line it prints that contains `text`.
-    pub(crate) async fn until_line(&self, text: &str) -> String {
-        let found = async || self.lines().into_iter().find(|line| line.contains(text));
-        match poll(PATIENCE, found).await {
+    pub(crate) async fn wait_for_log_line(&self, text: &str) -> String {
+        let found = async || self.log_lines().into_iter().find(|line| line.contains(text));
+        match poll_until(DEFAULT_TIMEOUT, found).await {
             Some(line) => line,
             None => panic!("the product did not print {text:?}"),
         }
     }
 
     fn spawn(&self, launcher: &[&str]) {
-        let mut process = self.running();
+        let mut process = self.lock_process();
         assert!(process.is_none(), "the product is running");
-        let mut command = program(launcher);
+        let mut command = waypost_command(launcher);
         command.arg("serve").current_dir(self.folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.envs(self.environment.iter().cloned()).spawn().expect("the product starts");
-        collect(child.stdout.take().expect("its output is piped"), Arc::clone(&self.lines));
-        collect(child.stderr.take().expect("its errors are piped"), Arc::clone(&self.lines));
+        collect_lines(child.stdout.take().expect("its output is piped"), Arc::clone(&self.lines));
+        collect_lines(child.stderr.take().expect("its errors are piped"), Arc::clone(&self.lines));
         *process = Some(child);
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Child>> {
+    fn lock_process(&self) -> MutexGuard<'_, Option<Child>> {
         lock(&self.process)
     }
 
-    fn ended(&self) -> Option<ExitStatus> {
-        self.running().as_mut().expect("a product that was started").try_wait().expect("the product's status")
+    fn exit_status(&self) -> Option<ExitStatus> {
+        self.lock_process().as_mut().expect("a product that was started").try_wait().expect("the product's status")
     }
 
-    fn last_lines(&self) -> String {
+    fn last_log_lines(&self) -> String {
         let lines = lock(&self.lines);
-        lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
     }
 }
 
 impl Drop for Waypost {
     fn drop(&mut self) {
-        if let Some(mut child) = self.running().take() {
+        if let Some(mut child) = self.lock_process().take() {
             let _ = child.kill();
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- the last the product (port {}) printed:\n{}\n---", self.port, self.last_lines());
+            eprintln!("--- the last the product (port {}) printed:\n{}\n---", self.port, self.last_log_lines());
         }
     }
 }
 
 /// The program, with nothing of the caller's own settings, and nothing to read; begun by a launcher where there is one.
-fn program(launcher: &[&str]) -> Command {
+fn waypost_command(launcher: &[&str]) -> Command {
     let mut words = launcher.iter().copied().chain([PROGRAM]);
     let mut command = Command::new(words.next().unwrap_or(PROGRAM));
     command.args(words);
@@ -364,7 +391,7 @@ fn program(launcher: &[&str]) -> Command {
 }
 
 /// Gathers what a process prints, line by line, until it closes its end.
-fn collect(output: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+fn collect_lines(output: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n') {
             let Ok(line) = line else { return };
@@ -374,16 +401,16 @@ fn collect(output: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
 }
 
 /// Runs a command of the product that needs no server.
-pub(crate) async fn cli(arguments: &[&str]) -> Printed {
-    let mut command = program(&[]);
+pub(crate) async fn cli(arguments: &[&str]) -> CommandOutput {
+    let mut command = waypost_command(&[]);
     command.args(arguments);
-    printed_by(command).await
+    output_of(command).await
 }
 
-async fn printed_by(mut command: Command) -> Printed {
-    let output = blocking(move || command.output()).await.expect("the product runs");
+async fn output_of(mut command: Command) -> CommandOutput {
+    let output = run_blocking(move || command.output()).await.expect("the product runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Printed { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    CommandOutput { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 fn http_client(authorization: Option<&str>) -> Client {
@@ -396,7 +423,7 @@ fn http_client(authorization: Option<&str>) -> Client {
     Client::builder().no_proxy().redirect(redirect).default_headers(headers).build().expect("an HTTP client")
 }
 
-fn number(text: &str) -> f64 {
+fn parse_metric(text: &str) -> f64 {
     text.parse().unwrap_or_else(|_| panic!("a metric is not a number: {text:?}"))
 }
 

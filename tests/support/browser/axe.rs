@@ -8,12 +8,12 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
-use super::super::broker::blocking;
+use super::super::broker::run_blocking;
 use super::Browser;
 
-const VERSION: &str = "4.14.1";
+const AXE_VERSION: &str = "4.14.1";
 
-const RUN: &str = "
+const AXE_SCRIPT: &str = "
 const done = arguments[arguments.length - 1];
 axe.run(document, { resultTypes: ['violations'] }).then(
   (results) => done({ Ok: results.violations }),
@@ -53,12 +53,12 @@ impl fmt::Display for Violation {
 }
 
 /// What axe-core finds on the page, of serious or critical impact.
-pub(super) async fn grave_violations(browser: &Browser) -> Vec<Violation> {
-    let source = blocking(source).await;
+pub(super) async fn serious_violations(browser: &Browser) -> Vec<Violation> {
+    let source = run_blocking(axe_source).await;
     if browser.script("return typeof axe === 'undefined';", Vec::new()).await {
         let _: () = browser.script(source, Vec::new()).await;
     }
-    let results = browser.session.execute_async(RUN, Vec::new()).await;
+    let results = browser.session.execute_async(AXE_SCRIPT, Vec::new()).await;
     let results = results.and_then(|results| results.convert::<Result<Vec<Violation>, String>>());
     let mut violations = match results {
         Ok(Ok(violations)) => violations,
@@ -70,19 +70,19 @@ pub(super) async fn grave_violations(browser: &Browser) -> Vec<Violation> {
 }
 
 /// Its source.
-fn source() -> &'static str {
+fn axe_source() -> &'static str {
     static SOURCE: OnceLock<String> = OnceLock::new();
     SOURCE.get_or_init(|| {
-        let file = installed().join("node_modules/axe-core/axe.min.js");
+        let file = install_once().join("node_modules/axe-core/axe.min.js");
         std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
     })
 }
 
 /// The folder it is in. Other test processes may install it at the same time: each does in a folder of its own, and the first that has
 /// done so wins.
-fn installed() -> PathBuf {
+fn install_once() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = target.join(format!("axe-core-{VERSION}"));
+    let folder = target.join(format!("axe-core-{AXE_VERSION}"));
     if !folder.exists() {
         std::fs::create_dir_all(target).expect("a folder");
         let fresh = tempfile::Builder::new().prefix("axe-core-").tempdir_in(target).expect("a temporary folder");
@@ -97,12 +97,12 @@ fn installed() -> PathBuf {
 fn install(folder: &Path) {
     let mut npm = Command::new("npm");
     npm.args(["install", "--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
-    let output = npm.arg(folder).arg(format!("axe-core@{VERSION}")).stdin(Stdio::null()).output();
+    let output = npm.arg(folder).arg(format!("axe-core@{AXE_VERSION}")).stdin(Stdio::null()).output();
     match output {
         Ok(output) if output.status.success() => (),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            panic!("npm could not install axe-core {VERSION}, which checks that the console is accessible:\n{said}")
+            panic!("npm could not install axe-core {AXE_VERSION}, which checks that the console is accessible:\n{said}")
         }
         Err(error) => panic!(
             "npm does not run ({error}), and with it axe-core is installed, which checks that the console is accessible: \

@@ -32,11 +32,11 @@ pub(crate) enum Fault {
     /// A node is cut off from the others; clients still reach it.
     NodePartitioned,
     /// What one node sends to another is lost, and the other way it arrives.
-    NodeOneWay,
+    NodeOneWayPartition,
     /// A fifth of a node's packets are lost.
-    NodeLoses,
+    NodePacketLoss,
     /// A node's packets are late.
-    NodeLate,
+    NodePacketDelay,
     /// A node writes to its disk slowly.
     NodeDiskSlow,
     /// All connections of a worker or a publisher are cut, and new ones refused for a while.
@@ -48,7 +48,7 @@ pub(crate) enum Fault {
     /// A receiver answers 500.
     ReceiverFails,
     /// A receiver answers 429, and when to come again.
-    ReceiverLimits,
+    ReceiverRateLimits,
     /// A receiver answers 410.
     ReceiverGone,
     /// A receiver takes requests and never answers.
@@ -56,7 +56,7 @@ pub(crate) enum Fault {
     /// A receiver resets connections.
     ReceiverResets,
     /// A receiver's answers, good and bad, come a byte at a time.
-    ReceiverDrips,
+    ReceiverTrickles,
     /// A receiver's answers, good and bad, have no end.
     ReceiverNeverEnds,
 }
@@ -66,7 +66,7 @@ pub(crate) enum Fault {
 pub(crate) enum Lane {
     Workers,
     Nodes,
-    Lines,
+    Connections,
     Receivers,
 }
 
@@ -86,25 +86,30 @@ impl Fault {
         Self::NodeFrozen,
         Self::MemoryAlarm,
         Self::NodePartitioned,
-        Self::NodeOneWay,
-        Self::NodeLoses,
-        Self::NodeLate,
+        Self::NodeOneWayPartition,
+        Self::NodePacketLoss,
+        Self::NodePacketDelay,
         Self::NodeDiskSlow,
         Self::ConnectionsCut,
         Self::ConnectionsSlow,
         Self::ConnectionsStalled,
         Self::ReceiverFails,
-        Self::ReceiverLimits,
+        Self::ReceiverRateLimits,
         Self::ReceiverGone,
         Self::ReceiverHangs,
         Self::ReceiverResets,
-        Self::ReceiverDrips,
+        Self::ReceiverTrickles,
         Self::ReceiverNeverEnds,
     ];
 
     /// Those that need a network of the nodes' own ([`crate::support::network`]).
-    pub(crate) const OF_THE_NETWORK: [Self; 5] =
-        [Self::NodePartitioned, Self::NodeOneWay, Self::NodeLoses, Self::NodeLate, Self::NodeDiskSlow];
+    pub(crate) const NETWORK_FAULTS: [Self; 5] = [
+        Self::NodePartitioned,
+        Self::NodeOneWayPartition,
+        Self::NodePacketLoss,
+        Self::NodePacketDelay,
+        Self::NodeDiskSlow,
+    ];
 
     /// The lane it belongs to. So one node at a time is away, or all: two of three would be no cluster.
     pub(crate) fn lane(self) -> Lane {
@@ -122,24 +127,24 @@ impl Fault {
             | Self::NodeFrozen
             | Self::MemoryAlarm
             | Self::NodePartitioned
-            | Self::NodeOneWay
-            | Self::NodeLoses
-            | Self::NodeLate
+            | Self::NodeOneWayPartition
+            | Self::NodePacketLoss
+            | Self::NodePacketDelay
             | Self::NodeDiskSlow => Lane::Nodes,
-            Self::ConnectionsCut | Self::ConnectionsSlow | Self::ConnectionsStalled => Lane::Lines,
+            Self::ConnectionsCut | Self::ConnectionsSlow | Self::ConnectionsStalled => Lane::Connections,
             Self::ReceiverFails
-            | Self::ReceiverLimits
+            | Self::ReceiverRateLimits
             | Self::ReceiverGone
             | Self::ReceiverHangs
             | Self::ReceiverResets
-            | Self::ReceiverDrips
+            | Self::ReceiverTrickles
             | Self::ReceiverNeverEnds => Lane::Receivers,
         }
     }
 
     /// How long it lasts, at least and at most. What is started again is away for this long; the start itself comes on
     /// top of it.
-    pub(crate) fn lasts(self) -> (Duration, Duration) {
+    pub(crate) fn duration_range(self) -> (Duration, Duration) {
         let (least, most) = match self {
             Self::WorkerKilled | Self::WorkerStopped | Self::StoreLost => (200, 3_000),
             Self::WorkerFrozen => (2_000, 25_000),
@@ -148,17 +153,17 @@ impl Fault {
             Self::ClockAhead | Self::ClockBehind => (4_000, 10_000),
             Self::NodeKilled | Self::LeaderKilled | Self::ClusterKilled => (1_000, 5_000),
             Self::MemoryAlarm => (3_000, 8_000),
-            Self::NodePartitioned | Self::NodeOneWay => (2_000, 20_000),
-            Self::NodeLoses | Self::NodeLate | Self::NodeDiskSlow => (5_000, 15_000),
+            Self::NodePartitioned | Self::NodeOneWayPartition => (2_000, 20_000),
+            Self::NodePacketLoss | Self::NodePacketDelay | Self::NodeDiskSlow => (5_000, 15_000),
             Self::ConnectionsCut => (0, 2_000),
             Self::ConnectionsSlow => (3_000, 8_000),
             Self::ConnectionsStalled => (3_000, 25_000),
             Self::ReceiverGone => (500, 2_000),
             Self::ReceiverFails
-            | Self::ReceiverLimits
+            | Self::ReceiverRateLimits
             | Self::ReceiverHangs
             | Self::ReceiverResets
-            | Self::ReceiverDrips
+            | Self::ReceiverTrickles
             | Self::ReceiverNeverEnds => (2_000, 10_000),
         };
         (Duration::from_millis(least), Duration::from_millis(most))
@@ -180,19 +185,19 @@ impl Fault {
             Self::NodeFrozen => "broker node frozen (SIGSTOP)",
             Self::MemoryAlarm => "memory alarm (connection.blocked)",
             Self::NodePartitioned => "node cut off from the others",
-            Self::NodeOneWay => "one-way loss between nodes",
-            Self::NodeLoses => "a node loses packets (20 %)",
-            Self::NodeLate => "a node's packets are late",
+            Self::NodeOneWayPartition => "one-way loss between nodes",
+            Self::NodePacketLoss => "a node loses packets (20 %)",
+            Self::NodePacketDelay => "a node's packets are late",
             Self::NodeDiskSlow => "a node's disk is slow",
             Self::ConnectionsCut => "connections cut",
             Self::ConnectionsSlow => "connections slow",
             Self::ConnectionsStalled => "connections stalled",
             Self::ReceiverFails => "receiver answers 500",
-            Self::ReceiverLimits => "receiver answers 429",
+            Self::ReceiverRateLimits => "receiver answers 429",
             Self::ReceiverGone => "receiver answers 410",
             Self::ReceiverHangs => "receiver hangs",
             Self::ReceiverResets => "receiver resets",
-            Self::ReceiverDrips => "receiver drips",
+            Self::ReceiverTrickles => "receiver drips",
             Self::ReceiverNeverEnds => "receiver never ends",
         }
     }

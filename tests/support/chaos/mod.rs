@@ -2,32 +2,32 @@
 //! follows from a seed. At the end all is healed, and an account tells what became of every event; it is taken from the
 //! publishers', the receivers' and the broker's records, and from nothing a worker says.
 //!
-//! Pure: [`schedule`] (what befalls whom and when), [`load`] (what is published), [`account`], [`orders`], [`unseen`] and [`stalls`]
-//! (what came of it). The rest does it: [`scene`] sets up, [`publisher`], [`receivers`] and [`operator`] take part, [`injector`]
-//! injects, [`settling`] waits for the end, [`views`] reads what the workers then show.
+//! Pure: [`schedule`] (what befalls whom and when), [`load`] (what is published), [`account`], [`command_account`], [`missing_letters`] and [`stall_metrics`]
+//! (what came of it). The rest does it: [`setup`] sets up, [`publisher`], [`receivers`] and [`operator`] take part, [`injector`]
+//! injects, [`drain`] waits for the end, [`views`] reads what the workers then show.
 
 pub(crate) mod account;
-pub(crate) mod books;
-mod chance;
-mod clock;
+pub(crate) mod command_account;
+mod control_stream;
+mod dead_letters;
+mod drain;
+mod fake_clock;
 pub(crate) mod fault;
 mod injector;
-mod letters;
+pub(crate) mod ledger;
 mod load;
+mod missing_letters;
 mod operator;
-pub(crate) mod orders;
 mod publisher;
 mod receivers;
-mod scene;
+mod rng;
 mod schedule;
-mod settling;
+mod setup;
 mod small_disk;
-pub(crate) mod stalls;
+pub(crate) mod stall_metrics;
 mod streams;
 mod tls;
-mod unseen;
 mod views;
-mod witness;
 
 use std::time::Duration;
 
@@ -37,179 +37,184 @@ use tokio::time::interval;
 use super::network::{Delay, Network};
 use super::{Amqp, Broker, Waypost};
 use account::Account;
-use books::{Answered, Books, Pages, Published};
+use command_account::CommandAccount;
+pub(crate) use control_stream::ControlStreamResult;
+pub(crate) use drain::DrainResult;
 use fault::Fault;
+use ledger::{Ledger, LedgerEntries, PublishState, ReceiverAnswer};
 use operator::Operator;
-use orders::OrderAccount;
 use publisher::Publisher;
-use scene::Scene;
-pub(crate) use schedule::Manner;
-pub(crate) use settling::Settled;
-use views::View;
-pub(crate) use witness::Testimony;
+pub(crate) use schedule::ScheduleMode;
+use setup::ChaosSetup;
+use views::WorkerView;
 
 /// What is to be done.
 #[derive(Debug, Clone)]
-pub(crate) struct Drill {
+pub(crate) struct ChaosRun {
     /// All chance follows from it.
     pub(crate) seed: u64,
     /// How long events are published and faults injected.
-    pub(crate) length: Duration,
-    pub(crate) manner: Manner,
+    pub(crate) duration: Duration,
+    pub(crate) mode: ScheduleMode,
     pub(crate) nodes: usize,
     pub(crate) workers: usize,
     pub(crate) publishers: usize,
     pub(crate) receivers: usize,
     /// Events a second, of all publishers together.
-    pub(crate) per_second: u32,
+    pub(crate) events_per_second: u32,
     /// Whether the workers speak to the broker over TLS.
     pub(crate) tls: bool,
     /// What is not to be done.
-    pub(crate) left_out: Vec<Fault>,
+    pub(crate) excluded: Vec<Fault>,
 }
 
 /// Events of a drill whose workers write a line for each delivery. With more of them the lines would fill the memory.
 const MAX_LOGGED_EVENTS: u64 = 100_000;
 
-impl Drill {
+impl ChaosRun {
     /// Whether the workers write a line for each delivery.
     fn logs_deliveries(&self) -> bool {
-        u64::from(self.per_second) * self.length.as_secs() <= MAX_LOGGED_EVENTS
+        u64::from(self.events_per_second) * self.duration.as_secs() <= MAX_LOGGED_EVENTS
     }
 }
 
 /// How far it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
-    pub(crate) now: Duration,
+    pub(crate) elapsed: Duration,
     pub(crate) published: usize,
     pub(crate) accepted: usize,
     pub(crate) faults: usize,
     /// What is being done.
-    pub(crate) under_way: Vec<String>,
+    pub(crate) in_progress: Vec<String>,
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) struct Findings {
+pub(crate) struct ChaosResult {
     pub(crate) account: Account,
     /// What became of replays, discards and changes of campaigns, and whether workers show every dead letter.
-    pub(crate) orders: OrderAccount,
-    pub(crate) pages: Pages,
-    pub(crate) settled: Settled,
+    pub(crate) commands: CommandAccount,
+    pub(crate) entries: LedgerEntries,
+    pub(crate) drained: DrainResult,
     /// How packets were made late; none, if the nodes had no network of their own.
     pub(crate) delay: Option<Delay>,
     /// What the broker did without Waypost.
-    pub(crate) testimony: Testimony,
+    pub(crate) control_stream: ControlStreamResult,
     /// What was not to be done, or could not be done on this machine.
-    pub(crate) left_out: Vec<Fault>,
+    pub(crate) excluded: Vec<Fault>,
     /// What each worker printed.
     pub(crate) logs: Vec<Vec<String>>,
     /// What each node of the broker logged.
     pub(crate) node_logs: Vec<String>,
 }
 
-impl Findings {
+impl ChaosResult {
     /// Whether nothing was lost, workers show every dead letter, all has come to an end, and nothing happened that nobody had planned.
-    pub(crate) fn is_good(&self) -> bool {
-        self.account.balances()
-            && self.orders.contradictions.is_empty()
-            && self.pages.incidents.is_empty()
-            && matches!(self.settled, Settled::All { .. })
+    pub(crate) fn passed(&self) -> bool {
+        self.account.is_balanced()
+            && self.commands.contradictions.is_empty()
+            && self.entries.incidents.is_empty()
+            && matches!(self.drained, DrainResult::Drained { .. })
     }
 }
 
 /// Runs one; `watch` hears how far it is, about once a second. All that it starts ends with the future.
-pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
-    let scene = Scene::set(drill).await;
-    let cast = scene.cast(drill);
-    let plan = schedule::plan(drill.seed, drill.length, drill.manner, &cast);
-    let witness_books = Books::open();
+pub(crate) async fn run(drill: &ChaosRun, watch: impl Fn(Progress)) -> ChaosResult {
+    let setup = ChaosSetup::start(drill).await;
+    let cast = setup.participants(drill);
+    let plan = schedule::build_schedule(drill.seed, drill.duration, drill.mode, &cast);
+    let witness_books = Ledger::new();
     let busy = async {
-        let books = &scene.books;
-        let publishing = join_all((0..drill.publishers).map(|number| publisher(drill, &scene, number).run()));
-        let publishing = books.doing("publishing", publishing);
-        let witnessing = witness_publisher(drill, &scene, &witness_books).run();
-        let witnessing = books.doing("publishing to the witness", witnessing);
-        let injecting = join_all(plan.iter().map(|lane| injector::inject(&scene, lane)));
-        let operating = books.doing("giving orders", Operator::new(&scene, drill.seed, drill.length).run());
+        let ledger = &setup.ledger;
+        let publishing = join_all((0..drill.publishers).map(|number| publisher(drill, &setup, number).run()));
+        let publishing = ledger.track("publishing", publishing);
+        let witnessing = control_publisher(drill, &setup, &witness_books).run();
+        let witnessing = ledger.track("publishing to the witness", witnessing);
+        let injecting = join_all(plan.iter().map(|lane| injector::inject_faults(&setup, lane)));
+        let operating = ledger.track("giving orders", Operator::new(&setup, drill.seed, drill.duration).run());
         tokio::join!(publishing, witnessing, injecting, operating);
-        let settled = books.doing("settling", settling::settle(&scene)).await;
-        let (dead_letters, witness) = (scene.dead_letters(), scene.witness());
+        let drained = ledger.track("settling", drain::wait_until_drained(&setup)).await;
+        let (dead_letters, control_stream) = (setup.dead_letters(), setup.control_stream());
         // A replay that is under way may still write letters.
-        books.doing("waiting for replays", views::read(&scene, |_| true)).await;
-        let streams = async { (streams::read(&scene, &dead_letters).await, streams::read(&scene, &witness).await) };
-        let (dead_letters, witness) = books.doing("reading the streams", streams).await;
-        let (letters, strange) = letters::letters(&dead_letters);
-        let is_complete = |views: &[View]| unseen::unseen(&letters, views).is_empty();
-        let views = books.doing("reading what workers show", views::read(&scene, is_complete)).await;
-        books.pages().incidents.extend(strange);
-        (settled, views, letters, witness)
+        ledger.track("waiting for replays", views::read_when_equal(&setup, |_| true)).await;
+        let streams = async {
+            (
+                streams::read_longest_copy(&setup, &dead_letters).await,
+                streams::read_longest_copy(&setup, &control_stream).await,
+            )
+        };
+        let (dead_letters, control_stream) = ledger.track("reading the streams", streams).await;
+        let (letters, strange) = dead_letters::parse_dead_letters(&dead_letters);
+        let is_complete = |views: &[WorkerView]| missing_letters::missing_letters(&letters, views).is_empty();
+        let views = ledger.track("reading what workers show", views::read_when_equal(&setup, is_complete)).await;
+        ledger.lock_entries().incidents.extend(strange);
+        (drained, views, letters, control_stream)
     };
     let watching = async {
         let mut turns = interval(Duration::from_secs(1));
         loop {
             turns.tick().await;
-            watch(progress(&scene.books));
-            scene.endpoints.iter().for_each(receivers::Endpoint::forget);
+            watch(progress(&setup.ledger));
+            setup.receivers.iter().for_each(receivers::FaultyReceiver::clear_requests);
         }
     };
-    let (settled, views, letters, witness) = tokio::select! {
+    let (drained, views, letters, control_stream) = tokio::select! {
         done = busy => done,
         () = watching => unreachable!("it watches until the end"),
     };
-    let pages = scene.books.pages().clone();
-    Findings {
-        account: account::draw_up(&pages, &letters),
-        orders: orders::draw_up(&pages, &letters, &views),
-        pages,
-        settled,
-        testimony: witness::testimony(&witness_books, &witness),
-        left_out: cast.left_out,
-        delay: scene.cluster.network().map(Network::delay),
-        logs: scene.workers.iter().map(Waypost::lines).collect(),
-        node_logs: scene.cluster.nodes().iter().map(Broker::log).collect(),
+    let pages = setup.ledger.lock_entries().clone();
+    ChaosResult {
+        account: account::build_account(&pages, &letters),
+        commands: command_account::build_account(&pages, &letters, &views),
+        entries: pages,
+        drained,
+        control_stream: control_stream::check_control_stream(&witness_books, &control_stream),
+        excluded: cast.excluded,
+        delay: setup.cluster.network().map(Network::delay),
+        logs: setup.workers.iter().map(Waypost::log_lines).collect(),
+        node_logs: setup.cluster.nodes().iter().map(Broker::log).collect(),
     }
 }
 
-fn publisher<'a>(drill: &Drill, scene: &'a Scene, number: usize) -> Publisher<'a> {
+fn publisher<'a>(drill: &ChaosRun, setup: &'a ChaosSetup, number: usize) -> Publisher<'a> {
     let publishers = u32::try_from(drill.publishers).expect("a few publishers");
     Publisher {
         // Of two missed heartbeats a connection dies.
-        broker_url: format!("{}?heartbeat=5", scene.lines[drill.workers + number].amqp_url()),
-        exchange: scene.events(),
+        broker_url: format!("{}?heartbeat=5", setup.proxies[drill.workers + number].amqp_url()),
+        exchange: setup.events(),
         receivers: drill.receivers,
-        first: number as u64,
+        next_event: number as u64,
         step: u64::from(publishers),
-        pause: Duration::from_secs(1) * publishers / drill.per_second,
-        until: drill.length,
-        books: &scene.books,
+        pause: Duration::from_secs(1) * publishers / drill.events_per_second,
+        until: drill.duration,
+        ledger: &setup.ledger,
     }
 }
 
 /// Far more records than there are dead letters.
-fn witness_publisher<'a>(drill: &Drill, scene: &Scene, books: &'a Books) -> Publisher<'a> {
+fn control_publisher<'a>(drill: &ChaosRun, setup: &ChaosSetup, ledger: &'a Ledger) -> Publisher<'a> {
     Publisher {
-        broker_url: format!("{}?heartbeat=5", scene.witness_line.amqp_url()),
-        exchange: scene.witness(),
+        broker_url: format!("{}?heartbeat=5", setup.control_proxy.amqp_url()),
+        exchange: setup.control_stream(),
         receivers: drill.receivers,
-        first: 0,
+        next_event: 0,
         step: 1,
         pause: Duration::from_millis(50),
-        until: drill.length,
-        books,
+        until: drill.duration,
+        ledger,
     }
 }
 
-fn progress(books: &Books) -> Progress {
-    let pages = books.pages();
-    let confirmed = pages.published.values().filter(|published| **published == Published::Confirmed).count();
-    let accepted = pages.receipts.iter().filter(|receipt| receipt.answered == Answered::Accepted).count();
+fn progress(ledger: &Ledger) -> Progress {
+    let pages = ledger.lock_entries();
+    let confirmed = pages.published.values().filter(|published| **published == PublishState::Confirmed).count();
+    let accepted = pages.requests.iter().filter(|receipt| receipt.answer == ReceiverAnswer::Accepted).count();
     Progress {
-        now: books.now(),
+        elapsed: ledger.elapsed(),
         published: confirmed,
         accepted,
-        faults: pages.happened.len(),
-        under_way: pages.under_way.clone(),
+        faults: pages.faults.len(),
+        in_progress: pages.in_progress.clone(),
     }
 }

@@ -2,31 +2,31 @@
 
 use std::time::Duration;
 
-use super::chance::Chance;
 use super::fault::{Fault, Lane};
+use super::rng::Rng;
 
 /// Nothing happens before. Younger than about a second, a queue of RabbitMQ 3.10 that loses its node can come back empty.
-const CALM: Duration = Duration::from_secs(3);
+const INITIAL_QUIET_TIME: Duration = Duration::from_secs(3);
 
 /// The pause between two faults of a lane, at least and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
+const FAULT_INTERVAL_RANGE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
 /// And where nothing else is to be wrong meanwhile.
-const REST: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(6));
+const SEQUENTIAL_INTERVAL_RANGE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(6));
 
 /// Lanes of receivers: so many of them are in a bad way at once.
 const RECEIVER_LANES: usize = 2;
 
 /// Who takes part.
 #[derive(Debug, Clone)]
-pub(crate) struct Cast {
+pub(crate) struct Participants {
     pub(crate) workers: usize,
     pub(crate) nodes: usize,
     /// Connections to the broker that pass a proxy: those of the workers, and then those of the publishers.
-    pub(crate) lines: usize,
+    pub(crate) connections: usize,
     pub(crate) receivers: usize,
     /// What can't be done here.
-    pub(crate) left_out: Vec<Fault>,
+    pub(crate) excluded: Vec<Fault>,
 }
 
 /// A fault, and when.
@@ -34,59 +34,70 @@ pub(crate) struct Cast {
 pub(crate) struct Injection {
     pub(crate) fault: Fault,
     /// Which of the workers, nodes, lines or receivers.
-    pub(crate) whom: usize,
+    pub(crate) target: usize,
     /// From the beginning of the drill. Where the fault before took longer than it was to, it begins when that is over.
-    pub(crate) begins: Duration,
-    pub(crate) lasts: Duration,
+    pub(crate) starts_at: Duration,
+    pub(crate) duration: Duration,
 }
 
 /// How faults follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum ScheduleMode {
     /// Lanes go side by side: several things are wrong at once.
-    Together,
+    Concurrent,
     /// One fault after the other, each after a rest: what a stall is due to can be told.
-    Apart,
+    Sequential,
 }
 
 /// The injections of each lane, in their order. In every lane each kind of fault comes before one comes again, as far as
 /// there is time for it.
-pub(crate) fn plan(seed: u64, length: Duration, manner: Manner, cast: &Cast) -> Vec<Vec<Injection>> {
-    let possible = Fault::ALL.into_iter().filter(|fault| !cast.left_out.contains(fault));
+pub(crate) fn build_schedule(
+    seed: u64,
+    length: Duration,
+    mode: ScheduleMode,
+    cast: &Participants,
+) -> Vec<Vec<Injection>> {
+    let possible = Fault::ALL.into_iter().filter(|fault| !cast.excluded.contains(fault));
     let of = |lane: Lane| possible.clone().filter(|fault| fault.lane() == lane).collect::<Vec<_>>();
-    let lanes = match manner {
-        Manner::Apart => vec![possible.collect()],
-        Manner::Together => {
-            let lanes = [Lane::Workers, Lane::Nodes, Lane::Lines].map(of);
+    let lanes = match mode {
+        ScheduleMode::Sequential => vec![possible.collect()],
+        ScheduleMode::Concurrent => {
+            let lanes = [Lane::Workers, Lane::Nodes, Lane::Connections].map(of);
             lanes.into_iter().chain(std::iter::repeat_n(of(Lane::Receivers), RECEIVER_LANES)).collect()
         }
     };
     let lanes = lanes.iter().zip(0..);
-    lanes.map(|(possible, number)| planned(possible, Chance::of(seed, number), length, manner, cast)).collect()
+    lanes.map(|(possible, number)| build_lane(possible, Rng::for_part(seed, number), length, mode, cast)).collect()
 }
 
-fn planned(possible: &[Fault], mut chance: Chance, length: Duration, manner: Manner, cast: &Cast) -> Vec<Injection> {
-    let (shortest, longest) = match manner {
-        Manner::Together => PAUSE,
-        Manner::Apart => REST,
+fn build_lane(
+    possible: &[Fault],
+    mut rng: Rng,
+    length: Duration,
+    mode: ScheduleMode,
+    cast: &Participants,
+) -> Vec<Injection> {
+    let (shortest, longest) = match mode {
+        ScheduleMode::Concurrent => FAULT_INTERVAL_RANGE,
+        ScheduleMode::Sequential => SEQUENTIAL_INTERVAL_RANGE,
     };
     let members = |lane: Lane| match lane {
         Lane::Workers => cast.workers,
         Lane::Nodes => cast.nodes,
-        Lane::Lines => cast.lines,
+        Lane::Connections => cast.connections,
         Lane::Receivers => cast.receivers,
     };
     let mut injections = Vec::new();
-    let mut now = CALM;
+    let mut now = INITIAL_QUIET_TIME;
     let mut bag: Vec<Fault> = Vec::new();
     loop {
-        now += chance.between(shortest, longest);
+        now += rng.between(shortest, longest);
         if bag.is_empty() {
             bag = possible.to_vec();
-            chance.shuffle(&mut bag);
+            rng.shuffle(&mut bag);
         }
         // What would not be over in time makes place for what would.
-        let fits = |fault: &Fault| now + fault.lasts().1 <= length;
+        let fits = |fault: &Fault| now + fault.duration_range().1 <= length;
         let Some(place) = bag.iter().rposition(fits) else {
             if possible.iter().any(fits) && !bag.is_empty() {
                 bag.clear();
@@ -95,10 +106,10 @@ fn planned(possible: &[Fault], mut chance: Chance, length: Duration, manner: Man
             return injections;
         };
         let fault = bag.remove(place);
-        let (least, most) = fault.lasts();
-        let lasts = chance.between(least, most);
-        injections.push(Injection { fault, whom: chance.below(members(fault.lane())), begins: now, lasts });
-        now += lasts;
+        let (least, most) = fault.duration_range();
+        let duration = rng.between(least, most);
+        injections.push(Injection { fault, target: rng.below(members(fault.lane())), starts_at: now, duration });
+        now += duration;
     }
 }
 
@@ -108,30 +119,36 @@ mod tests {
 
     use super::*;
 
-    fn cast() -> Cast {
-        Cast { workers: 3, nodes: 3, lines: 5, receivers: 6, left_out: Vec::new() }
+    fn cast() -> Participants {
+        Participants { workers: 3, nodes: 3, connections: 5, receivers: 6, excluded: Vec::new() }
     }
 
     #[test]
     fn a_seed_gives_one_plan_and_another_seed_another() {
         let length = Duration::from_secs(60);
-        assert_eq!(plan(7, length, Manner::Together, &cast()), plan(7, length, Manner::Together, &cast()));
-        assert_ne!(plan(7, length, Manner::Together, &cast()), plan(8, length, Manner::Together, &cast()));
+        assert_eq!(
+            build_schedule(7, length, ScheduleMode::Concurrent, &cast()),
+            build_schedule(7, length, ScheduleMode::Concurrent, &cast())
+        );
+        assert_ne!(
+            build_schedule(7, length, ScheduleMode::Concurrent, &cast()),
+            build_schedule(8, length, ScheduleMode::Concurrent, &cast())
+        );
     }
 
     #[test]
     fn a_long_drill_has_every_fault_and_what_is_left_out_is_not_in_it() {
         let mut cast = cast();
-        let kinds = |manner, cast: &Cast| {
-            let plan = plan(1, Duration::from_secs(600), manner, cast);
+        let kinds = |mode, cast: &Participants| {
+            let plan = build_schedule(1, Duration::from_secs(600), mode, cast);
             plan.into_iter().flatten().map(|injection| injection.fault).collect::<BTreeSet<_>>()
         };
-        for manner in [Manner::Together, Manner::Apart] {
-            assert_eq!(kinds(manner, &cast).len(), Fault::ALL.len());
+        for mode in [ScheduleMode::Concurrent, ScheduleMode::Sequential] {
+            assert_eq!(kinds(mode, &cast).len(), Fault::ALL.len());
         }
-        cast.left_out = vec![Fault::DiskFull];
-        assert_eq!(kinds(Manner::Together, &cast).len(), Fault::ALL.len() - 1);
-        assert!(!kinds(Manner::Together, &cast).contains(&Fault::DiskFull));
+        cast.excluded = vec![Fault::DiskFull];
+        assert_eq!(kinds(ScheduleMode::Concurrent, &cast).len(), Fault::ALL.len() - 1);
+        assert!(!kinds(ScheduleMode::Concurrent, &cast).contains(&Fault::DiskFull));
     }
 
     #[test]
@@ -139,13 +156,15 @@ mod tests {
         for seed in 0..100 {
             for seconds in [0, 5, 20, 120] {
                 let length = Duration::from_secs(seconds);
-                let manner = if seed % 2 == 0 { Manner::Together } else { Manner::Apart };
-                for lane in plan(seed, length, manner, &cast()) {
+                let mode = if seed % 2 == 0 { ScheduleMode::Concurrent } else { ScheduleMode::Sequential };
+                for lane in build_schedule(seed, length, mode, &cast()) {
                     for pair in lane.windows(2) {
-                        assert!(pair[0].begins + pair[0].lasts < pair[1].begins, "{pair:?}");
+                        assert!(pair[0].starts_at + pair[0].duration < pair[1].starts_at, "{pair:?}");
                     }
-                    assert!(lane.iter().all(|injection| injection.begins >= CALM && injection.whom < 6));
-                    assert!(lane.iter().all(|injection| injection.begins + injection.lasts <= length));
+                    assert!(
+                        lane.iter().all(|injection| injection.starts_at >= INITIAL_QUIET_TIME && injection.target < 6)
+                    );
+                    assert!(lane.iter().all(|injection| injection.starts_at + injection.duration <= length));
                 }
             }
         }

@@ -6,20 +6,20 @@ use std::path::Path;
 use std::process::Command;
 
 /// Large enough to start with.
-const SIZE: &str = "size=24m";
+const DISK_SIZE: &str = "size=24m";
 
 /// Becomes the product in a mount namespace of its own, with the small disk at the store's place.
-const MOUNT: &str = "mount -t tmpfs -o \"$0\" tmpfs \"$1\" && shift && exec \"$@\"";
+const MOUNT_SCRIPT: &str = "mount -t tmpfs -o \"$0\" tmpfs \"$1\" && shift && exec \"$@\"";
 
 /// Whether a small disk can be had here.
-pub(crate) fn is_possible() -> bool {
+pub(crate) fn is_available() -> bool {
     let tried = Command::new("unshare").args(["-m", "sh", "-c", "mount -t tmpfs tmpfs /tmp"]).output();
     tried.is_ok_and(|output| output.status.success())
 }
 
 /// What starts the product with its store there.
 pub(crate) fn launcher(store: &str) -> [&str; 7] {
-    ["unshare", "-m", "sh", "-c", MOUNT, SIZE, store]
+    ["unshare", "-m", "sh", "-c", MOUNT_SCRIPT, DISK_SIZE, store]
 }
 
 /// Fills the disk of a process until there is no room for anything; false where it has none, for it has ended.

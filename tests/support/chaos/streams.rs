@@ -3,28 +3,28 @@
 
 use std::time::Duration;
 
-use super::scene::Scene;
+use super::setup::ChaosSetup;
 use crate::support::Amqp;
 use crate::support::amqp::Record;
-use crate::support::until::poll;
+use crate::support::wait::poll_until;
 
 /// After so long without a record a stream is taken to be at its end: nothing writes to it any more.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET_TIME: Duration = Duration::from_secs(3);
 
 /// For a node to have its copy again.
-const PATIENCE: Duration = Duration::from_secs(60);
+const COPY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The records of the copy that has most. Panics if no node has one.
-pub(crate) async fn read(scene: &Scene, stream: &str) -> Vec<Record> {
-    let copies = scene.cluster.nodes().iter().enumerate().map(async |(number, node)| {
+pub(crate) async fn read_longest_copy(setup: &ChaosSetup, stream: &str) -> Vec<Record> {
+    let copies = setup.cluster.nodes().iter().enumerate().map(async |(number, node)| {
         // The node may pause itself, and then the connection is lost.
         let read = async || {
-            let amqp = Amqp::until_connected(&node.url()).await;
-            amqp.read_stream_until_quiet(stream, QUIET).await.ok()
+            let amqp = Amqp::connect_with_retry(&node.url()).await;
+            amqp.read_stream_until_quiet(stream, QUIET_TIME).await.ok()
         };
-        let copy = poll(PATIENCE, read).await;
+        let copy = poll_until(COPY_TIMEOUT, read).await;
         if copy.is_none() {
-            scene.books.remark(&format!("node {number} has no copy of {stream} that can be read"));
+            setup.ledger.record_note(&format!("node {number} has no copy of {stream} that can be read"));
         }
         copy
     });
@@ -34,7 +34,9 @@ pub(crate) async fn read(scene: &Scene, stream: &str) -> Vec<Record> {
     copies.sort_by_key(Vec::len);
     let lengths: Vec<usize> = copies.iter().map(Vec::len).collect();
     if lengths.first() != lengths.last() {
-        scene.books.remark(&format!("the nodes' copies of {stream} are not equal: they have {lengths:?} records"));
+        setup
+            .ledger
+            .record_note(&format!("the nodes' copies of {stream} are not equal: they have {lengths:?} records"));
     }
     copies.pop().unwrap_or_default()
 }

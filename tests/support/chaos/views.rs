@@ -6,17 +6,17 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::load::{Errand, Hook, PATHS, campaign_id, edition_of, number_in};
-use super::scene::Scene;
+use super::load::{ExpectedDelivery, WEBHOOK_PATHS, WebhookKind, campaign_id, event_number, revision_of};
+use super::setup::ChaosSetup;
 use crate::support::Waypost;
-use crate::support::until::poll;
+use crate::support::wait::poll_until;
 
 /// All workers show the same within this time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What one worker shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct View {
+pub(crate) struct WorkerView {
     /// The version and the edition of each receiver's campaign; no edition if its two places differ.
     pub(crate) campaigns: Vec<(u64, Option<u64>)>,
     /// By id.
@@ -33,57 +33,60 @@ pub(crate) struct LetterState {
     /// The number of its event.
     pub(crate) event: Option<u64>,
     /// None if it is of no delivery.
-    pub(crate) hook: Option<Hook>,
+    pub(crate) webhook: Option<WebhookKind>,
 }
 
 impl LetterState {
     /// The delivery that it is of.
-    pub(crate) fn errand(&self) -> Option<Errand> {
-        Some(Errand { event: self.event?, hook: self.hook? })
+    pub(crate) fn delivery(&self) -> Option<ExpectedDelivery> {
+        Some(ExpectedDelivery { event: self.event?, webhook: self.webhook? })
     }
 }
 
-impl View {
+impl WorkerView {
     /// Whether nothing is under way.
-    fn is_at_rest(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.replays.values().all(|state| state != "running")
             && self.letters.values().all(|letter| letter.state != "replaying")
     }
 }
 
 /// Reads the views, once they are equal, nothing is under way and `is_complete` holds, or patience is at its end.
-pub(crate) async fn read(scene: &Scene, is_complete: impl Fn(&[View]) -> bool) -> Vec<View> {
+pub(crate) async fn read_when_equal(
+    setup: &ChaosSetup,
+    is_complete: impl Fn(&[WorkerView]) -> bool,
+) -> Vec<WorkerView> {
     let mut views = Vec::new();
     let equal = async || {
-        let read = join_all(scene.workers.iter().map(|worker| view(scene, worker))).await;
+        let read = join_all(setup.workers.iter().map(|worker| read_view(setup, worker))).await;
         // One that has no answer now has one later.
-        views = read.into_iter().collect::<Option<Vec<View>>>()?;
+        views = read.into_iter().collect::<Option<Vec<WorkerView>>>()?;
         let is_equal = views.iter().all(|view| *view == views[0]);
-        (is_equal && views[0].is_at_rest() && is_complete(&views)).then_some(())
+        (is_equal && views[0].is_idle() && is_complete(&views)).then_some(())
     };
-    let _ = poll(PATIENCE, equal).await;
+    let _ = poll_until(CONVERGENCE_TIMEOUT, equal).await;
     views
 }
 
-async fn view(scene: &Scene, worker: &Waypost) -> Option<View> {
+async fn read_view(setup: &ChaosSetup, worker: &Waypost) -> Option<WorkerView> {
     let mut campaigns = Vec::new();
-    for receiver in 0..scene.endpoints.len() {
+    for receiver in 0..setup.receivers.len() {
         let reply = worker.get(&format!("/v1/campaigns/{}", campaign_id(receiver))).await;
         let version = reply.headers.get("etag")?.trim_matches('"').parse().ok()?;
-        campaigns.push((version, edition_of(&reply.json())));
+        campaigns.push((version, revision_of(&reply.json())));
     }
-    let letters = all(worker, "/v1/dead-letters").await?;
-    let replays = all(worker, "/v1/replays").await?;
+    let letters = all_items(worker, "/v1/dead-letters").await?;
+    let replays = all_items(worker, "/v1/replays").await?;
     let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
-    Some(View {
+    Some(WorkerView {
         campaigns,
-        letters: letters.iter().map(|letter| (text(letter, "id"), state_of(letter))).collect(),
+        letters: letters.iter().map(|letter| (text(letter, "id"), letter_state(letter))).collect(),
         replays: replays.iter().map(|replay| (text(replay, "id"), text(replay, "state"))).collect(),
     })
 }
 
 /// All items of a list; `None` if a page is refused.
-async fn all(worker: &Waypost, path: &str) -> Option<Vec<Value>> {
+async fn all_items(worker: &Waypost, path: &str) -> Option<Vec<Value>> {
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
         let reply = worker.get(&format!("{path}?limit=1000{cursor}")).await;
@@ -99,10 +102,10 @@ async fn all(worker: &Waypost, path: &str) -> Option<Vec<Value>> {
     }
 }
 
-fn state_of(letter: &Value) -> LetterState {
+fn letter_state(letter: &Value) -> LetterState {
     let text = |field: &str| letter[field].as_str().unwrap_or_default().to_owned();
-    let hook = letter["url"].as_str().and_then(|url| PATHS.iter().find(|(path, _)| url.ends_with(path)));
+    let hook = letter["url"].as_str().and_then(|url| WEBHOOK_PATHS.iter().find(|(path, _)| url.ends_with(path)));
     let event = letter["eventId"].as_str().and_then(|id| id.rsplit_once('-')?.1.parse().ok());
-    let event = event.or_else(|| number_in(&letter.to_string()));
-    LetterState { state: text("state"), reason: text("reason"), event, hook: hook.map(|(_, hook)| *hook) }
+    let event = event.or_else(|| event_number(&letter.to_string()));
+    LetterState { state: text("state"), reason: text("reason"), event, webhook: hook.map(|(_, hook)| *hook) }
 }

@@ -1,0 +1,157 @@
+//! Where a scenario is measured: its endpoints, its queues at the broker, its campaigns, and the workers that take turns at
+//! the events queue.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
+use lapin::types::FieldTable;
+use tempfile::TempDir;
+use waypost_broker::delay_queues::DelayQueue;
+use waypost_broker::names::Names;
+
+use super::load::{Load, Scenario};
+use super::receiver::Receiver;
+use super::support::amqp::Message;
+use super::support::{Amqp, Broker, Waypost, unique, wait_until, wait_until_stable};
+use super::workers::Worker;
+
+/// Campaigns stored at once.
+const CONCURRENT_PUTS: usize = 16;
+
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A scenario, set up; no worker is running.
+pub(crate) struct BenchSetup {
+    pub(crate) scenario: Scenario,
+    pub(crate) receiver: Receiver,
+    pub(crate) load: Load,
+    pub(crate) amqp: Amqp,
+    pub(crate) names: Names,
+    prefix: String,
+    broker_url: String,
+    waypost: Waypost,
+    /// Has the webhooks for the workers that are not Waypost.
+    folder: TempDir,
+}
+
+/// A worker that is running.
+pub(crate) struct RunningWorker<'a> {
+    pub(crate) pid: u32,
+    process: Process<'a>,
+}
+
+enum Process<'a> {
+    Waypost(&'a Waypost),
+    Child(Child),
+}
+
+impl BenchSetup {
+    /// Starts the endpoints, and has Waypost declare its queues and store the campaigns.
+    pub(crate) async fn start(broker: &Broker, scenario: Scenario) -> Self {
+        let receiver = Receiver::start(&scenario.behaviours());
+        let load = Load::new(scenario, receiver.urls());
+        let (prefix, broker_url) = (unique("throughput"), broker.url());
+        let waypost = Waypost::start(&broker_url, &prefix).await;
+        let puts = futures_util::stream::iter(load.campaigns())
+            .map(async |campaign| drop(waypost.put_campaign(&campaign).await));
+        puts.buffer_unordered(CONCURRENT_PUTS).collect::<()>().await;
+        waypost.terminate();
+        waypost.wait_for_exit().await;
+        let folder = tempfile::Builder::new().prefix("waypost-bench-").tempdir().expect("a temporary folder");
+        let amqp = Amqp::connect(&broker_url).await;
+        let stage =
+            Self { scenario, receiver, load, amqp, names: Names::new(&prefix), prefix, broker_url, waypost, folder };
+        serde_json::to_writer(File::create(stage.webhooks_file()).expect("a file"), &stage.load.webhooks())
+            .expect("the webhooks are written");
+        stage
+    }
+
+    /// Deletes what it has at the broker.
+    pub(crate) async fn delete_objects(self, broker: &Broker) {
+        self.amqp.delete_objects(broker, &self.prefix).await;
+    }
+
+    /// Publishes a backlog of events.
+    pub(crate) async fn publish(&self, events: u64, done: impl Fn()) {
+        let messages = (0..events).map(|number| {
+            done();
+            let event = self.load.event(number, 0);
+            Message::raw(event.body).key(&event.key)
+        });
+        self.amqp.publish(&self.names.events(), messages).await;
+    }
+
+    /// Publishes deliveries that are due again, to so many of the endpoints.
+    pub(crate) async fn publish_retries(&self, retries: u64, endpoints: u64, done: impl Fn()) {
+        let queue = self.names.retries();
+        let messages = (0..retries).map(|number| {
+            done();
+            let endpoint = usize::try_from(number % endpoints).expect("endpoints fit into memory");
+            Message::raw(self.load.retry(number, endpoint)).key(&queue)
+        });
+        self.amqp.publish("", messages).await;
+    }
+
+    /// Starts a worker.
+    pub(crate) async fn start_worker(&self, worker: Worker) -> RunningWorker<'_> {
+        let Some(mut program) = worker.program() else {
+            self.waypost.restart().await;
+            return RunningWorker { pid: self.waypost.pid(), process: Process::Waypost(&self.waypost) };
+        };
+        program.arg(&self.broker_url).arg(self.names.events()).arg(self.webhooks_file());
+        // It ends when its standard input closes: with this process, however that ends.
+        let child = program.stdin(Stdio::piped()).spawn().expect("the worker starts");
+        RunningWorker { pid: child.id(), process: Process::Child(child) }
+    }
+
+    fn webhooks_file(&self) -> PathBuf {
+        self.folder.path().join("webhooks.json")
+    }
+
+    /// Waits until a worker consumes.
+    pub(crate) async fn wait_for_consumer(&self) {
+        wait_until("a consumer", WAIT_TIMEOUT, async || (self.consumers().await > 0).then_some(())).await;
+    }
+
+    /// Kills the worker, and empties all queues.
+    pub(crate) async fn stop(&self, running: RunningWorker<'_>) {
+        match running.process {
+            Process::Waypost(waypost) => waypost.kill().await,
+            Process::Child(mut child) => {
+                child.kill().expect("the worker can be killed");
+                child.wait().expect("the worker ends");
+            }
+        }
+        wait_until("the end of the consumer", WAIT_TIMEOUT, async || (self.consumers().await == 0).then_some(())).await;
+        let queues: Vec<String> = DelayQueue::all()
+            .map(|rung| self.names.delay(rung))
+            .chain([self.names.retries(), self.names.events()])
+            .collect();
+        // What the worker had in hand comes back, and what had waited long enough moves on, a moment later.
+        let channel = self.amqp.channel().await;
+        wait_until_stable("empty queues", 5, async || {
+            let mut purged = 0;
+            for queue in &queues {
+                let count = channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await;
+                purged += count.expect("the queue is emptied");
+            }
+            // Counts that differ from each other, until they are zero.
+            (purged, (purged > 0).then(std::time::Instant::now))
+        })
+        .await;
+        channel.close(200, "done".into()).await.expect("the channel closes");
+    }
+
+    async fn consumers(&self) -> u32 {
+        let channel = self.amqp.channel().await;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let queue = channel.queue_declare(self.names.events().into(), options, FieldTable::default()).await;
+        let consumers = queue.expect("the events queue").consumer_count();
+        channel.close(200, "done".into()).await.expect("the channel closes");
+        consumers
+    }
+}

@@ -1,0 +1,174 @@
+//! The view of the dead letters is one worker's copy of the log: lost, damaged or overtaken, it is the same again, and every
+//! worker has the same.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::dead_letters::{ids, text_field};
+use crate::support::wait::poll_until;
+use crate::support::{Answer, DEFAULT_TIMEOUT, Waypost, wait_until};
+use crate::test_app::{TestApp, step_event};
+
+/// Four letters of which one is pending, one has been replayed, one has failed again (and is thus two), and one has been
+/// discarded.
+async fn start_with_every_state() -> TestApp {
+    let app = TestApp::start("kept", &[]).await;
+    app.create_dead_letters(3, 4).await;
+    let letters = ids(&app.waypost.letters("").await);
+    assert_eq!(app.waypost.discard(&json!({ "ids": [letters[0]], "because": "no use" })).await, 1);
+    app.receiver.reply_in_turn("/agent", vec![Answer::ok(), Answer::status(500)]);
+    for (letter, failed) in [(&letters[1], 0), (&letters[2], 1)] {
+        let replay = app.waypost.create_replay(&json!({ "ids": [letter] })).await;
+        assert_eq!(app.waypost.wait_for_replay(&replay, "done").await["failed"], json!(failed));
+    }
+    for (state, count) in [("pending", 2), ("replaying", 0), ("replayed", 2), ("discarded", 1)] {
+        app.waypost.wait_for_letter_count(&format!("state={state}"), count).await;
+    }
+    app
+}
+
+/// Everything a worker tells about its letters and replays.
+async fn read_everything(waypost: &Waypost) -> Vec<Value> {
+    let letters = waypost.letters("").await;
+    let mut told = vec![waypost.summary("").await];
+    for id in ids(&letters) {
+        told.push(waypost.letter(&id).await);
+    }
+    told.extend(letters);
+    told.push(waypost.get("/v1/replays").await.json());
+    told
+}
+
+/// Waits until a worker tells the same.
+async fn assert_shows(waypost: &Waypost, told: &[Value]) {
+    poll_until(DEFAULT_TIMEOUT, async || (read_everything(waypost).await == told).then_some(())).await;
+    assert_eq!(read_everything(waypost).await, told);
+}
+
+/// Kills the worker, harms its store, and has it tell the same after its start.
+async fn assert_same_after(harm: impl Fn(&Path)) {
+    let app = start_with_every_state().await;
+    let told = read_everything(&app.waypost).await;
+    app.waypost.kill().await;
+    harm(&app.waypost.store_path());
+    app.waypost.restart().await;
+    assert_shows(&app.waypost, &told).await;
+    app.waypost.wait_for_state_counts(&[("pending", 2), ("replayed", 2), ("discarded", 1)]).await;
+    // And it goes on from there.
+    app.create_dead_letters(4, 2).await;
+    app.waypost.wait_for_letter_count("state=pending", 4).await;
+}
+
+#[tokio::test]
+async fn a_killed_worker_shows_the_same() {
+    assert_same_after(|_| ()).await;
+}
+
+#[tokio::test]
+async fn a_worker_without_its_store_shows_the_same() {
+    assert_same_after(|store| std::fs::remove_dir_all(store).expect("the store is deleted")).await;
+}
+
+#[tokio::test]
+async fn a_worker_with_damaged_files_shows_the_same() {
+    assert_same_after(|store| assert!(damage_files(store) >= 2, "nothing to be damaged in {}", store.display())).await;
+}
+
+/// Writes over whatever sled has in a folder, and tells how many files that were.
+fn damage_files(folder: &Path) -> usize {
+    let entries =
+        std::fs::read_dir(folder).expect("a folder of the store").map(|entry| entry.expect("an entry").path());
+    let damaged = entries.map(|path| {
+        if path.is_dir() {
+            return damage_files(&path);
+        }
+        let is_sleds = ["conf", "db"].iter().any(|name| path.ends_with(name));
+        if is_sleds {
+            std::fs::write(&path, b"this is not what sled has written").expect("the damage");
+        }
+        usize::from(is_sleds)
+    });
+    damaged.sum()
+}
+
+/// Whether one of these lines is of the dead letters.
+fn mentions_letters(line: &str) -> bool {
+    ["dead-letters", "dead letters"].iter().any(|name| line.contains(name))
+}
+
+#[tokio::test]
+async fn a_log_deleted_under_a_running_worker_empties_the_view() {
+    let app = start_with_every_state().await;
+    let printed = app.waypost.log_lines().len();
+    app.amqp.delete_queue(&format!("{}.dead-letters", app.prefix)).await;
+    let line = wait_until("a line about it", DEFAULT_TIMEOUT, async || {
+        app.waypost.log_lines().into_iter().skip(printed).find(|line| mentions_letters(line))
+    });
+    line.await;
+    app.waypost.wait_for_letter_count("", 0).await;
+    app.waypost.wait_for_state_counts(&[]).await;
+    app.waypost.wait_until_ready().await;
+    app.create_dead_letters(4, 3).await;
+    app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
+    assert_eq!(app.waypost.letters("").await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_recreated_log_empties_the_view_at_start() {
+    let app = start_with_every_state().await;
+    app.waypost.terminate();
+    assert!(app.waypost.wait_for_exit().await.success());
+    app.amqp.delete_queue(&format!("{}.dead-letters", app.prefix)).await;
+    let printed = app.waypost.log_lines().len();
+    app.waypost.restart().await;
+    app.waypost.wait_for_letter_count("", 0).await;
+    app.waypost.wait_for_state_counts(&[]).await;
+    assert!(app.waypost.log_lines().iter().skip(printed).any(|line| mentions_letters(line)), "nothing is said of it");
+    app.create_dead_letters(4, 3).await;
+    app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
+}
+
+#[tokio::test]
+async fn the_metric_follows_the_states() {
+    let app = TestApp::start("kept", &[]).await;
+    app.waypost.wait_for_state_counts(&[]).await;
+    app.create_dead_letters(3, 6).await;
+    app.waypost.wait_for_state_counts(&[("pending", 6)]).await;
+    let letters = ids(&app.waypost.letters("").await);
+    app.waypost.discard(&json!({ "ids": letters[..2] })).await;
+    app.waypost.wait_for_state_counts(&[("pending", 4), ("discarded", 2)]).await;
+
+    app.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
+    let replay = app.waypost.create_replay(&json!({ "ids": letters[2..5] })).await;
+    app.waypost.wait_for_state_counts(&[("pending", 1), ("replaying", 3), ("discarded", 2)]).await;
+    app.waypost.wait_for_replay(&replay, "done").await;
+    app.waypost.wait_for_state_counts(&[("pending", 1), ("replayed", 3), ("discarded", 2)]).await;
+}
+
+#[tokio::test]
+async fn all_workers_show_the_same_states() {
+    let app = start_with_every_state().await;
+    let second = app.start_second_worker().await;
+    assert_shows(&second, &read_everything(&app.waypost).await).await;
+
+    // What one is told, the other knows.
+    let pending = ids(&app.waypost.letters("state=pending").await);
+    assert_eq!(second.discard(&json!({ "ids": [pending[0]], "because": "told to the second" })).await, 1);
+    app.waypost.wait_for_letter_count("state=discarded", 2).await;
+    let letter = app.waypost.letter(&pending[0]).await;
+    assert_eq!(text_field(&letter["discard"], "because"), "told to the second");
+    app.receiver.reply("/agent", Answer::ok());
+    let replay = second.create_replay(&json!({ "ids": [pending[1]] })).await;
+    for worker in [&second, &app.waypost] {
+        worker.wait_for_replay(&replay, "done").await;
+        worker.wait_for_letter_count("state=replayed", 3).await;
+    }
+    app.receiver.reply("/agent", Answer::status(410));
+    app.publish(step_event().keyword(3).id("after")).await;
+    for worker in [&second, &app.waypost] {
+        worker.wait_for_state_counts(&[("pending", 1), ("replayed", 3), ("discarded", 2)]).await;
+    }
+    assert_shows(&second, &read_everything(&app.waypost).await).await;
+}

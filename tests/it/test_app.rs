@@ -1,0 +1,216 @@
+//! What most tests begin with: a worker on the shared broker, a receiver, and the campaign of the seed document.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::Digest as _;
+
+use crate::support::amqp::Record;
+use crate::support::receiver::Request;
+use crate::support::{Amqp, Answer, Broker, BrokerObjects, Message, Receiver, Waypost, unique, wait_until};
+
+/// Retries that are over in seconds; the delay ladder knows no shorter step than one.
+pub(crate) const FAST_RETRIES: [(&str, &str); 3] =
+    [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "1"), ("WAYPOST_RETRY__JITTER", "0")];
+
+/// More dead letters than this are copies of one: a delivery takes a message, a request and a record.
+const MAX_DELIVERED_LETTERS: usize = 1_000;
+
+/// For what takes long on a busy machine.
+pub(crate) const SLOW_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A worker, a receiver and an outside party.
+pub(crate) struct TestApp {
+    pub(crate) prefix: String,
+    pub(crate) waypost: Waypost,
+    pub(crate) receiver: Receiver,
+    pub(crate) amqp: Amqp,
+    // Last to be dropped: without the worker. `None` on a broker of the test's own.
+    _objects: Option<BrokerObjects>,
+}
+
+impl TestApp {
+    /// On the shared broker, with the campaign in place.
+    pub(crate) async fn start(name: &str, more: &[(&str, &str)]) -> Self {
+        let url = Broker::shared().await.url();
+        let mut app = Self::start_on(&url, name, more).await;
+        app._objects = Some(BrokerObjects::new(&url, &app.prefix));
+        app
+    }
+
+    /// On a broker of the test's own.
+    pub(crate) async fn start_on(url: &str, name: &str, more: &[(&str, &str)]) -> Self {
+        let prefix = unique(name);
+        let environment: Vec<(&str, &str)> = FAST_RETRIES.into_iter().chain(more.iter().copied()).collect();
+        let mut waypost = Waypost::start_with(url, &prefix, &environment).await;
+        // Where no token is needed, one does no harm.
+        waypost.authenticate(&bearer_token("editor"));
+        let receiver = Receiver::start();
+        waypost.put_campaign(&example_campaign(&receiver)).await;
+        let amqp = Amqp::connect(url).await;
+        Self { prefix, waypost, receiver, amqp, _objects: None }
+    }
+
+    /// On the shared broker, with a token for each role; the app speaks as the editor.
+    pub(crate) async fn start_with_tokens(name: &str) -> Self {
+        Self::start(name, &[("WAYPOST_HTTP__TOKENS", &token_settings())]).await
+    }
+
+    /// A second worker that shares the work, with a store of its own. The app must be on the shared broker.
+    pub(crate) async fn start_second_worker(&self) -> Waypost {
+        Waypost::start_with(&Broker::shared().await.url(), &self.prefix, &FAST_RETRIES).await
+    }
+
+    /// Stores a campaign whose URLs the app's worker refuses, by a worker that allows them: as settings change. The app must be
+    /// on the shared broker.
+    pub(crate) async fn put_campaign_allowed_earlier(&self, campaign: &Value) {
+        let settings = [("WAYPOST_EGRESS__ALLOW", "127.0.0.0/8,10.0.0.0/8")];
+        let lenient = Waypost::start_with(&Broker::shared().await.url(), &self.prefix, &settings).await;
+        let put = lenient.put_campaign(campaign).await;
+        lenient.terminate();
+        lenient.wait_for_exit().await;
+        let path = format!("/v1/campaigns/{}", campaign["id"].as_str().expect("an id"));
+        wait_until("the campaign at the worker", SLOW_TIMEOUT, async || {
+            (self.waypost.get(&path).await.headers.get("etag") == put.headers.get("etag")).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) async fn publish(&self, event: impl Into<StepEvent>) {
+        self.amqp.publish_event(&self.prefix, &event.into().json()).await;
+    }
+
+    /// The dead letters, once there are `count` of them.
+    pub(crate) async fn dead_letters(&self, count: usize) -> Vec<Value> {
+        let stream = format!("{}.dead-letters", self.prefix);
+        let records = self.amqp.read_stream(&stream, |records| records.len() >= count).await;
+        records.iter().map(Record::json).collect()
+    }
+
+    /// Makes `count` dead letters of the reason `gone`, of events with this keyword (3, 4 or 5), and waits until all are in
+    /// the view. From then on the receiver accepts what they are sent to; it has forgotten every request.
+    pub(crate) async fn create_dead_letters(&self, keyword: u32, count: usize) {
+        let path = ["/agent", "/offers", "/survey"][keyword as usize - 3];
+        self.receiver.reply(path, Answer::status(410).body("gone"));
+        let before = self.waypost.count_letters("").await;
+        let names = unique("buried");
+        let delivered = if count > MAX_DELIVERED_LETTERS { 1 } else { count };
+        let events: Vec<Value> = (0..delivered)
+            .map(|number| step_event().keyword(keyword).id(&format!("{names}-{number}")).json())
+            .collect();
+        self.amqp.publish_events(&self.prefix, &events).await;
+        let attempted = |requests: &[Request]| requests.iter().filter(|request| request.path() == path).count();
+        self.receiver.wait_until_within(SLOW_TIMEOUT, |requests| attempted(requests) >= delivered).await;
+        self.copy_dead_letter(&format!("{names}-0"), count - delivered).await;
+        let total = before + count as u64;
+        wait_until("the letters in the view", SLOW_TIMEOUT, async || {
+            (self.waypost.count_letters("").await >= total).then_some(())
+        })
+        .await;
+        self.receiver.reply(path, Answer::ok());
+        self.receiver.clear_requests();
+    }
+
+    /// Writes copies of an event's dead letter to the stream, each with ids of its own.
+    async fn copy_dead_letter(&self, event_id: &str, copies: usize) {
+        let stream = format!("{}.dead-letters", self.prefix);
+        let is_original = |record: &Record| record.json()["eventId"] == event_id;
+        let records = self.amqp.read_stream(&stream, |records| records.iter().any(is_original)).await;
+        let original =
+            records.iter().map(Record::json).find(|letter| letter["eventId"] == event_id).expect("the letter");
+        let copy = |number: usize| {
+            let mut copy = original.clone();
+            for id in ["/id", "/deliveryId", "/eventId", "/event/eventId"] {
+                let id = copy.pointer_mut(id).expect("an id");
+                let text = id.as_str().expect("a text");
+                // Of the same length, as ids are.
+                *id = format!("{}{number:05}", &text[..text.len() - 5]).into();
+            }
+            Message::raw(copy.to_string())
+        };
+        self.amqp.publish(&stream, (0..copies).map(copy)).await;
+    }
+
+    /// Has the broker itself declare an event to be poison, with no worker running, as it does after too many that died
+    /// of it.
+    pub(crate) async fn create_poison_message(&self, event: &Value) {
+        let (queue, stream) = (format!("{}.events", self.prefix), format!("{}.dead-letters", self.prefix));
+        self.publish(event).await;
+        let dead =
+            |record: &Record| record.header("x-first-death-reason").is_some_and(|reason| reason == "delivery_limit");
+        let dead = self.amqp.read_stream(&stream, |records| records.iter().any(dead));
+        self.amqp.requeue_until(&queue, dead).await;
+    }
+}
+
+/// A role's token, as its bearer sends it.
+pub(crate) fn bearer_token(role: &str) -> String {
+    format!("Bearer token-of-the-{role}")
+}
+
+/// The hash of a token, as `http.tokens` has it.
+pub(crate) fn sha256_hex(token: &str) -> String {
+    sha2::Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A token for each role, named after it, as `http.tokens` has them.
+pub(crate) fn token_settings() -> String {
+    let token =
+        |role: &str| json!({ "name": role, "role": role, "sha256": sha256_hex(&format!("token-of-the-{role}")) });
+    Value::from(["viewer", "operator", "editor"].map(token).to_vec()).to_string()
+}
+
+/// The campaign of the seed document, with its webhooks at the receiver's `/agent`, `/offers`, `/survey` and `/name`.
+pub(crate) fn example_campaign(receiver: &Receiver) -> Value {
+    json!({ "id": "13010", "name": "Streaming membership",
+      "sections": [
+        { "label": "Welcome Message", "kind": "welcomeMessage", "message": "Choose an option…",
+          "menu": [
+            { "keyword": 1, "option": "Plans", "redirect": { "type": "interaction", "to": "Plans" } },
+            { "keyword": 2, "option": "Raffle", "redirect": { "type": "campaign", "to": "raffle-giveaway" } },
+            { "keyword": 3, "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/agent") } },
+            { "keyword": 4, "option": "Offers", "redirect": { "type": "interaction", "to": "Offers" },
+              "webhook": { "url": receiver.url("/offers"), "enabled": true,
+                           "body": { "source": "chatbot" }, "headers": { "X-Api-Key": "…" } } },
+            { "keyword": 5, "option": "Survey", "redirect": { "type": "campaign", "to": "web-polls" },
+              "webhook": { "url": receiver.url("/survey") } } ] },
+        { "label": "Plans", "kind": "interaction", "message": "1. One month  2. Six months  3. One year" },
+        { "label": "Offers", "kind": "interaction", "message": "Your name?",
+          "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/name") } } ] })
+}
+
+/// A step event of the section Welcome Message of [`example_campaign`], with a keyword of no entry and an id of its own.
+pub(crate) fn step_event() -> StepEvent {
+    StepEvent(json!({ "campaignId": "13010", "label": "Welcome Message", "phoneNumber": "+15550001",
+            "date": "2024-06-18T20:26:14.206-03:00", "response": "hello", "keyword": 0, "eventId": unique("event") }))
+}
+
+/// A step event to publish.
+pub(crate) struct StepEvent(Value);
+
+impl StepEvent {
+    pub(crate) fn keyword(mut self, keyword: impl Into<Value>) -> Self {
+        self.0["keyword"] = keyword.into();
+        self
+    }
+
+    pub(crate) fn id(mut self, id: &str) -> Self {
+        self.0["eventId"] = id.into();
+        self
+    }
+
+    pub(crate) fn json(self) -> Value {
+        self.0
+    }
+}
+
+impl From<&Value> for StepEvent {
+    fn from(event: &Value) -> Self {
+        Self(event.clone())
+    }
+}
+
+/// `count` events of the Welcome Message, each with an identity of its own.
+pub(crate) fn events_with_keyword(count: usize, keyword: u32) -> Vec<Value> {
+    (0..count).map(|number| step_event().keyword(keyword).id(&format!("event-{number}")).json()).collect()
+}
