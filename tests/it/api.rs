@@ -214,7 +214,7 @@ async fn invalid_input_is_refused_with_its_path() {
         for path in [&*test, "/v1/replays", "/v1/dead-letters/discard", "/v1/events", "/v1/explain"] {
             let reply = app.send_as_with("operator", Method::POST, path, &[], body).await;
             let Problem { detail, paths } = reply.expect_problem(422);
-            assert!(paths == ["$"] && detail.contains("not JSON"), "{path} {body}: {detail}");
+            assert!(paths == ["$"] && detail.contains("not valid JSON"), "{path} {body}: {detail}");
         }
         for path in ["/v1/campaigns/c", &format!("/v1/webhooks/{id}")] {
             let paths = app.send_as_with("editor", Method::PUT, path, &[], body).await.expect_problem(422).paths;
