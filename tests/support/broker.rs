@@ -19,7 +19,7 @@ use super::wait::{DEFAULT_TIMEOUT, wait_until};
 pub(crate) const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node");
 
 /// `PORT:FOLDER` of a node that the test processes share (`scripts/with-test-broker`).
-const SHARED_NODE_VARIABLE: &str = "WAYPOST_TEST_BROKER";
+const SHARED_NODE_VARIABLE: &str = "TEST_BROKER";
 
 /// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
