@@ -38,7 +38,7 @@ for (const button of document.querySelectorAll('tr button')) button.addEventList
 });";
 
 const CLEAN_PAGE: &str = r#"<main><h1>Letters</h1><p class="moves">Something moves</p>
-<nav aria-label="PageServer"><a href="/other?from=clean">Another page</a></nav>
+<nav aria-label="Pages"><a href="/other?from=clean">Another page</a></nav>
 <form><label>Name <input name="name" value="before"></label>
 <label>State <select name="state"><option>pending</option><option>replayed</option></select></label>
 <label><input type="checkbox" name="loud" value="loud"> Loud</label><button>Save <b>all</b></button></form>

@@ -157,13 +157,22 @@ async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delive
     app.create_dead_letters(3, 1).await;
 }
 
+/// Repeats until the worker's check does not declare its own queue in between.
+async fn replace_with_classic_queue(amqp: &Amqp, queue: &str) {
+    wait_until("a classic queue instead of the worker's", SLOW_TIMEOUT, async || {
+        // A refused declaration closes the channel.
+        let channel = amqp.channel().await;
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+        channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default()).await.ok()
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_queue_of_another_type_is_reported() {
     let app = TestApp::start("topology", &[]).await;
-    let (channel, rung) = (app.amqp.channel().await, format!("{}.delay.8", app.prefix));
-    channel.queue_delete(rung.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
-    let classic = channel.queue_declare(rung.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
-    classic.await.expect("a classic queue");
+    let rung = format!("{}.delay.8", app.prefix);
+    replace_with_classic_queue(&app.amqp, &rung).await;
     let words = wait_until_unready(&app.waypost, &rung).await;
     assert!(words.contains("Waypost wants"), "{words}");
     assert_eq!(app.waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
@@ -197,10 +206,7 @@ async fn a_failed_topology_check_is_reported_with_earlier_findings() {
     let prefix = unique("topology");
     let waypost = Waypost::start_with(&url, &prefix, &FAST_RETRIES).await;
     let (amqp, rung) = (Amqp::connect(&broker.url()).await, format!("{prefix}.delay.8"));
-    amqp.delete_queue(&rung).await;
-    let channel = amqp.channel().await;
-    let classic = channel.queue_declare(rung.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
-    classic.await.expect("a classic queue");
+    replace_with_classic_queue(&amqp, &rung).await;
     wait_until_unready(&waypost, "Waypost wants").await;
 
     close_permanently(broker, &user, "waypost topology").await;
