@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::json::{items_of, only, only_of};
+use crate::support::json::{items_of, only};
 use crate::support::tools::{
     all_output, parse_yaml, project_root, read_project_file, run, run_successfully, tool_command,
 };
@@ -87,8 +87,8 @@ fn every_alert_is_tested_firing_silent_in_low_traffic_and_without_series() {
         let documents = parse_yaml(&read_project_file(&format!("deploy/prometheus/tests/{name}.yml")));
         for case in items_of(&only(&documents)["tests"]) {
             let (alert, situation) = text(case, "/name").split_once(": ").expect("ALERT: SITUATION");
-            let expected = items_of(&only_of(&case["alert_rule_test"])["exp_alerts"]);
-            cases.entry(alert.to_owned()).or_default().push((situation.to_owned(), !expected.is_empty()));
+            let fires = items_of(&case["alert_rule_test"]).iter().any(|test| !items_of(&test["exp_alerts"]).is_empty());
+            cases.entry(alert.to_owned()).or_default().push((situation.to_owned(), fires));
         }
     }
     for alert in alerts().keys() {
