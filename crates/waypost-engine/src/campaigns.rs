@@ -5,6 +5,7 @@
 
 mod comparison;
 mod completion;
+pub mod error;
 pub mod hold;
 mod queries;
 mod reading;
@@ -19,15 +20,14 @@ use chrono::Utc;
 use tokio::sync::watch;
 use waypost_broker::names::Names;
 use waypost_broker::publisher::Publisher;
-use waypost_broker::stream_writer::{AppendError, StreamWriter};
+use waypost_broker::stream_writer::StreamWriter;
 use waypost_core::campaign::Campaign;
 use waypost_core::campaign::diff::{self, CampaignNode};
 use waypost_core::egress::EgressRules;
 use waypost_core::secret_encryption::{self, Keyring};
-use waypost_core::violation::Violation;
 use waypost_store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, StoredCampaign};
 
-use self::completion::id_taken;
+use self::error::CampaignError;
 use self::hold::StreamStatus;
 use self::reading::ViewHistory;
 use self::snapshots::SnapshotProgress;
@@ -51,31 +51,6 @@ pub enum Precondition {
     Versions(Vec<u64>),
     Exists,
     Absent,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum CampaignError {
-    #[error("the document has {} errors", .0.len())]
-    Invalid(Vec<Violation>),
-    #[error("no such campaign")]
-    NotFound,
-    /// The campaign does not have the version, or the state, that the change requires.
-    #[error("the campaign has changed since you read it: read it again, then repeat your change")]
-    Precondition,
-    /// The state of this worker or of the stream does not allow the operation.
-    #[error("{0}")]
-    Conflict(String),
-    /// The stream could not be written or read in time.
-    #[error("{0}")]
-    Unavailable(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<AppendError> for CampaignError {
-    fn from(error: AppendError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
 }
 
 /// Accepts changes, and applies the stream. Cheap to clone.
@@ -211,7 +186,7 @@ impl Campaigns {
                 ChangeOutcome::WebhookTaken { webhook_id, owner } => {
                     let campaign: Option<Campaign> = campaign.into();
                     let path = campaign.map_or_else(|| "$".to_owned(), |campaign| campaign.path_of(&webhook_id));
-                    return Err(id_taken(&path, &webhook_id, &owner).into());
+                    return Err(CampaignError::webhook_id_taken(&path, &webhook_id, &owner).into());
                 }
                 ChangeOutcome::Stale => {}
             }

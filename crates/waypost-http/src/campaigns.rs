@@ -12,7 +12,7 @@ use waypost_api::page::{Page, PageParams};
 use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, SecretVisibility};
 use waypost_core::document::{self, MAX_DOCUMENT_BYTES};
-use waypost_engine::campaigns::CampaignError;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_store::StoredCampaign;
 
 use super::conditional::{precondition, with_etag};

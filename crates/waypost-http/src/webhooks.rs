@@ -13,7 +13,7 @@ use waypost_core::campaign::{SecretVisibility, Webhook, WebhookPlace};
 use waypost_core::document::{MAX_DOCUMENT_BYTES, WebhookDocument};
 use waypost_core::ids::WebhookId;
 use waypost_core::signing;
-use waypost_engine::campaigns::CampaignError;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_engine::webhook_test::{WebhookTest, test_delivery};
 use waypost_store::StoredCampaign;
 

@@ -8,7 +8,8 @@ use tokio_util::task::AbortOnDropHandle;
 use waypost_store::StoreError;
 use waypost_store::record::{Control, RestoreKind};
 
-use super::{CampaignError, Campaigns};
+use super::Campaigns;
+use super::error::CampaignError;
 
 /// Time in which a ready worker, if there is one, begins its snapshot.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

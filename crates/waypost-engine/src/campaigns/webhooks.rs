@@ -11,7 +11,8 @@ use waypost_core::signing;
 use waypost_core::violation::Violation;
 use waypost_store::{StoreError, StoredCampaign};
 
-use super::{CampaignError, Campaigns, Precondition};
+use super::error::CampaignError;
+use super::{Campaigns, Precondition};
 
 impl Campaigns {
     /// The campaign that has this webhook.

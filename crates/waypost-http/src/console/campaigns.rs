@@ -9,8 +9,9 @@ use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
 use waypost_core::document;
 use waypost_core::violation::Violation;
+use waypost_engine::campaigns::Precondition;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_engine::campaigns::hold::StreamStatus;
-use waypost_engine::campaigns::{CampaignError, Precondition};
 use waypost_engine::view_sync::SyncState;
 use waypost_store::{ChangeAuthor, StoreError, StoredCampaign};
 

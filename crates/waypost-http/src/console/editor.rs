@@ -20,7 +20,8 @@ use waypost_core::campaign::Campaign;
 use waypost_core::document;
 use waypost_core::request;
 use waypost_core::signing::DEFAULT_OVERLAP;
-use waypost_engine::campaigns::{CampaignError, Precondition};
+use waypost_engine::campaigns::Precondition;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_engine::webhook_test::{WebhookTest, test_delivery};
 use waypost_store::{StoreError, StoredCampaign};
 
