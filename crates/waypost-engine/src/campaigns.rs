@@ -11,6 +11,7 @@ mod queries;
 mod reading;
 pub mod restore;
 mod snapshots;
+mod view_history;
 mod webhooks;
 
 use std::sync::{Arc, Mutex};
@@ -29,8 +30,8 @@ use waypost_store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, Stor
 
 use self::error::CampaignError;
 use self::hold::StreamStatus;
-use self::reading::ViewHistory;
 use self::snapshots::SnapshotProgress;
+use self::view_history::ViewHistory;
 use crate::metrics::Metrics;
 use crate::view_sync::SyncState;
 
