@@ -8,8 +8,10 @@ mod completion;
 pub mod error;
 pub mod hold;
 mod queries;
+mod random;
 mod reading;
 pub mod restore;
+mod snapshot_progress;
 mod snapshots;
 mod view_history;
 mod webhooks;
@@ -30,7 +32,8 @@ use waypost_store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, Stor
 
 use self::error::CampaignError;
 use self::hold::StreamStatus;
-use self::snapshots::SnapshotProgress;
+use self::random::random;
+use self::snapshot_progress::SnapshotProgress;
 use self::view_history::ViewHistory;
 use crate::metrics::Metrics;
 use crate::view_sync::SyncState;
@@ -249,14 +252,6 @@ struct Committed<C> {
 /// The nodes that a change is recorded under. A deletion has none.
 fn changed_nodes(current: Option<&StoredCampaign>, new: Option<&Campaign>) -> Vec<CampaignNode> {
     new.map_or_else(Vec::new, |new| diff::diff(current.map(|stored| &stored.campaign), new))
-}
-
-/// Unpredictable random bytes, for secrets and salts.
-fn random<const BYTES: usize>() -> Result<[u8; BYTES], CampaignError> {
-    let mut random = [0; BYTES];
-    getrandom::fill(&mut random)
-        .map_err(|error| CampaignError::Unavailable(format!("no random bytes from the operating system: {error}")))?;
-    Ok(random)
 }
 
 fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Result<(), CampaignError> {
