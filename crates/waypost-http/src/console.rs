@@ -43,7 +43,7 @@ use axum::middleware::from_fn_with_state;
 use tokio_util::sync::CancellationToken;
 
 use self::auth_middleware::ConsoleGuard;
-use super::ApiState;
+use super::api_state::ApiState;
 use super::auth::Access;
 use super::route::Route;
 

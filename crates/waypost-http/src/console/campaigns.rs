@@ -20,7 +20,7 @@ use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
 use super::layout::{Layout, PageError, RequestContext, Time, page, page_with, with_audit};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::extract::Id;
 use crate::problem::Problem;
 use crate::route::Route;

@@ -26,7 +26,7 @@ use super::format::Count;
 use super::layout::{Layout, PageError, RequestContext, Time, page};
 use super::letter_view::wait_until_readable;
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::dead_letters::query;
 use crate::route::Route;
 

@@ -35,7 +35,7 @@ use super::form_errors::Errors;
 use super::format;
 use super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::extract::Id;
 use crate::problem::Problem;
 use crate::route::Route;

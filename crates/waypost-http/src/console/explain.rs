@@ -24,7 +24,7 @@ use super::editor::edit_target::EditTarget;
 use super::form::{Form, FormQuery, with_query};
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::route::Route;
 
 /// A longer URL is not offered, because some programs truncate it.

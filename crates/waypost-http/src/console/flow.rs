@@ -15,7 +15,7 @@ use super::editor::edit_target::EditTarget;
 use super::form::FormQuery;
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::extract::Id;
 use crate::route::Route;
 

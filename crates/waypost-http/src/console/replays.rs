@@ -15,7 +15,7 @@ use super::labels::{describe_filter, describe_ids};
 use super::layout::{Layout, PageError, RequestContext, Time, page};
 use super::letter_view::wait_until_readable;
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::route::Route;
 
 const REPLAYS_PER_PAGE: usize = 50;

@@ -22,7 +22,7 @@ use waypost_engine::dead_letters::DeadLetterError;
 use waypost_engine::dead_letters::queries::LetterDetail;
 
 use super::outcome;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::console::editor::edit_target::EditTarget;
 use crate::console::format::{bar_percent, indented};
 use crate::console::layout::{Layout, PageError, RequestContext, Time, page};

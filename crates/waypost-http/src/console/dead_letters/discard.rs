@@ -11,7 +11,7 @@ use waypost_engine::dead_letters::{DeadLetterError, DiscardOutcome};
 
 use super::list_with;
 use super::selection_form::SelectionForm;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::audit::AuditDetail;
 use crate::console::form::{Form, FormQuery};
 use crate::console::form_errors::Errors;

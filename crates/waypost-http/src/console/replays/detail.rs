@@ -16,7 +16,7 @@ use waypost_engine::dead_letters::DeadLetterError;
 use waypost_engine::replays::rate_meter::{RateMeter, decimal};
 
 use super::describe_letters;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::console::format::Count;
 use crate::console::labels::letter_count;
 use crate::console::layout::{Layout, PageError, RequestContext, Time, live_fragments, page};
