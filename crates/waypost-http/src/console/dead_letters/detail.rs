@@ -23,7 +23,7 @@ use waypost_engine::dead_letters::queries::LetterDetail;
 
 use super::outcome;
 use crate::api_state::ApiState;
-use crate::console::editor::edit_target::EditTarget;
+use crate::console::edit_target::EditTarget;
 use crate::console::format::{bar_percent, indented};
 use crate::console::layout::{Layout, PageError, RequestContext, Time, page};
 use crate::console::letter_view::wait_until_readable;
