@@ -21,7 +21,7 @@ use waypost_core::request::RequestPreview;
 use waypost_engine::dead_letters::DeadLetterError;
 use waypost_engine::dead_letters::queries::LetterDetail;
 
-use super::outcome;
+use super::attempt_outcome::outcome;
 use crate::api_state::ApiState;
 use crate::console::edit_target::EditTarget;
 use crate::console::format::{bar_percent, indented};
