@@ -195,8 +195,8 @@ impl DetailPage {
             replays: history.replays.into_iter().map(LetterReplayRow::from).collect(),
             discard: history.discard.map(ActionSummary::from),
             erased: history.erased.map(ActionSummary::from),
-            can_replay: can_change && letter.state != LetterState::Replaying,
-            can_discard: can_change && letter.state == LetterState::Pending,
+            can_replay: can_change && letter.state.can_be_claimed(),
+            can_discard: can_change && letter.state.can_be_discarded(),
             id: letter.id,
         }
     }

@@ -201,10 +201,10 @@ async fn load_letters(state: &ApiState, filter: &LetterFilter, cursor: Option<&s
     let time = |milliseconds| chrono::DateTime::from_timestamp_millis(milliseconds).map(Time);
     let target_state = filter.or_pending().state.unwrap_or(dead_letter::LetterState::Pending);
     let count = states.get(&target_state).copied().unwrap_or_default();
-    let can_be_changed = target_state != dead_letter::LetterState::Replaying && count > 0;
-    let bulk = can_be_changed.then(|| BulkSelection {
+    let can_be_replayed = target_state.can_be_claimed() && count > 0;
+    let bulk = can_be_replayed.then(|| BulkSelection {
         description: format!("all {} {} that match", Count(count), target_state.as_str()),
-        can_be_discarded: target_state == dead_letter::LetterState::Pending,
+        can_be_discarded: target_state.can_be_discarded(),
     });
     // If nothing is ticked, the same page of the list is shown again.
     let mut list_fields = filter.fields();
