@@ -215,7 +215,8 @@ fn advice_for(state: LetterState, reason: DeadLetterReason, is_erased: bool) -> 
             "The broker removed the message. Find out why, then replay it."
         }
         (LetterState::Pending, DeadLetterReason::WebhookDeleted) => {
-            "The webhook was deleted. Restore it from the campaign's history, then replay it."
+            "The webhook was deleted. Save the campaign again with a webhook of the same id, for example with `waypost \
+             campaigns apply`. Then replay the dead letter."
         }
         (LetterState::Pending, DeadLetterReason::WebhookDisabled) => "Enable the webhook, then replay it.",
         (LetterState::Pending, DeadLetterReason::Gone) => {
