@@ -37,7 +37,7 @@ use waypost_engine::worker::memory_budget::MemoryBudget;
 use waypost_engine::worker::park_batcher::ParkBatcher;
 use waypost_engine::worker::receipts::Receipts;
 use waypost_engine::worker::retry_throttle::RetryThrottle;
-use waypost_http::ApiState;
+use waypost_http::api_state::ApiState;
 use waypost_http::listener::Listener;
 use waypost_store::{Store, StoreError};
 
@@ -222,7 +222,7 @@ impl App {
         let Self { listener, address, store, api, consumer, supervisor, keeper, management, publisher_task } = self;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let stop_http = CancellationToken::new();
-        let mut http = tokio::spawn(api.run(listener, stop_http.clone()));
+        let mut http = tokio::spawn(waypost_http::serve(api, listener, stop_http.clone()));
         let policies = warn_of_policies(management, keeper.topology.clone());
         let _policies = AbortOnDropHandle::new(tokio::spawn(policies));
         let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(stop.clone())));

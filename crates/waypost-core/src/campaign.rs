@@ -343,6 +343,11 @@ impl WebhookPlace<'_> {
 }
 
 impl Campaign {
+    /// The name, or the id if the campaign has no name.
+    pub fn display_name(&self) -> &str {
+        self.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(&self.id)
+    }
+
     /// All webhooks in document order. The own webhook of a section precedes the webhooks of its menu.
     pub fn places(&self) -> impl Iterator<Item = WebhookPlace<'_>> {
         self.sections.iter().flat_map(|section| {

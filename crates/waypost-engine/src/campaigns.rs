@@ -5,11 +5,15 @@
 
 mod comparison;
 mod completion;
+pub mod error;
 pub mod hold;
 mod queries;
+mod random;
 mod reading;
 pub mod restore;
+mod snapshot_progress;
 mod snapshots;
+mod view_history;
 mod webhooks;
 
 use std::sync::{Arc, Mutex};
@@ -19,18 +23,18 @@ use chrono::Utc;
 use tokio::sync::watch;
 use waypost_broker::names::Names;
 use waypost_broker::publisher::Publisher;
-use waypost_broker::stream_writer::{AppendError, StreamWriter};
+use waypost_broker::stream_writer::StreamWriter;
 use waypost_core::campaign::Campaign;
 use waypost_core::campaign::diff::{self, CampaignNode};
 use waypost_core::egress::EgressRules;
 use waypost_core::secret_encryption::{self, Keyring};
-use waypost_core::violation::Violation;
 use waypost_store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, StoredCampaign};
 
-use self::completion::id_taken;
+use self::error::CampaignError;
 use self::hold::StreamStatus;
-use self::reading::ViewHistory;
-use self::snapshots::SnapshotProgress;
+use self::random::random;
+use self::snapshot_progress::SnapshotProgress;
+use self::view_history::ViewHistory;
 use crate::metrics::Metrics;
 use crate::view_sync::SyncState;
 
@@ -51,31 +55,6 @@ pub enum Precondition {
     Versions(Vec<u64>),
     Exists,
     Absent,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum CampaignError {
-    #[error("the document has {} errors", .0.len())]
-    Invalid(Vec<Violation>),
-    #[error("no such campaign")]
-    NotFound,
-    /// The campaign does not have the version, or the state, that the change requires.
-    #[error("the campaign has changed since you read it: read it again, then repeat your change")]
-    Precondition,
-    /// The state of this worker or of the stream does not allow the operation.
-    #[error("{0}")]
-    Conflict(String),
-    /// The stream could not be written or read in time.
-    #[error("{0}")]
-    Unavailable(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<AppendError> for CampaignError {
-    fn from(error: AppendError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
 }
 
 /// Accepts changes, and applies the stream. Cheap to clone.
@@ -211,7 +190,7 @@ impl Campaigns {
                 ChangeOutcome::WebhookTaken { webhook_id, owner } => {
                     let campaign: Option<Campaign> = campaign.into();
                     let path = campaign.map_or_else(|| "$".to_owned(), |campaign| campaign.path_of(&webhook_id));
-                    return Err(id_taken(&path, &webhook_id, &owner).into());
+                    return Err(CampaignError::webhook_id_taken(&path, &webhook_id, &owner).into());
                 }
                 ChangeOutcome::Stale => {}
             }
@@ -273,14 +252,6 @@ struct Committed<C> {
 /// The nodes that a change is recorded under. A deletion has none.
 fn changed_nodes(current: Option<&StoredCampaign>, new: Option<&Campaign>) -> Vec<CampaignNode> {
     new.map_or_else(Vec::new, |new| diff::diff(current.map(|stored| &stored.campaign), new))
-}
-
-/// Unpredictable random bytes, for secrets and salts.
-fn random<const BYTES: usize>() -> Result<[u8; BYTES], CampaignError> {
-    let mut random = [0; BYTES];
-    getrandom::fill(&mut random)
-        .map_err(|error| CampaignError::Unavailable(format!("no random bytes from the operating system: {error}")))?;
-    Ok(random)
 }
 
 fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Result<(), CampaignError> {

@@ -5,7 +5,8 @@ use waypost_core::campaign::SecretVisibility;
 use waypost_core::event::StepEvent;
 use waypost_core::explain::{self, Explanation};
 
-use crate::campaigns::{CampaignError, Campaigns};
+use crate::campaigns::Campaigns;
+use crate::campaigns::error::CampaignError;
 
 /// Explains an event. The requests are rendered as if sent at `now`.
 ///

@@ -12,15 +12,16 @@ use waypost_api::page::{Page, PageParams};
 use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, SecretVisibility};
 use waypost_core::document::{self, MAX_DOCUMENT_BYTES};
-use waypost_engine::campaigns::CampaignError;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_store::StoredCampaign;
 
+use super::api_state::ApiState;
+use super::body_limit;
 use super::conditional::{precondition, with_etag};
 use super::extract::{Id, Query};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
-use super::{ApiState, body_limit};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![

@@ -10,7 +10,7 @@ use waypost_engine::campaigns::hold::StreamStatus;
 use waypost_engine::campaigns::restore::Configuration;
 use waypost_engine::view_sync::SyncState;
 
-use super::ApiState;
+use super::api_state::ApiState;
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;

@@ -20,9 +20,11 @@
 
 mod assets;
 mod auth_middleware;
+mod campaign_version;
 mod campaigns;
 mod cookies;
 mod dead_letters;
+mod edit_target;
 mod editor;
 mod endpoints;
 mod explain;
@@ -31,6 +33,7 @@ mod form;
 mod form_errors;
 mod format;
 mod labels;
+mod last_change;
 mod layout;
 mod letter_view;
 mod links;
@@ -43,7 +46,7 @@ use axum::middleware::from_fn_with_state;
 use tokio_util::sync::CancellationToken;
 
 use self::auth_middleware::ConsoleGuard;
-use super::ApiState;
+use super::api_state::ApiState;
 use super::auth::Access;
 use super::route::Route;
 

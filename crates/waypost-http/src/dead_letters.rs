@@ -22,7 +22,7 @@ use waypost_core::dead_letter::selection::Selection;
 use waypost_core::ids::DeadLetterId;
 use waypost_engine::dead_letters::queries::LetterDetail;
 
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::audit::AuditDetail;
 use crate::extract::{Id, JsonBody};
 use crate::principal::Principal;

@@ -8,7 +8,7 @@ use waypost_api::page::{Page, PageParams};
 use waypost_core::access::Role;
 use waypost_engine::worker::endpoint_registry::EndpointSnapshot;
 
-use super::ApiState;
+use super::api_state::ApiState;
 use super::extract::Query;
 use super::problem::{INVALID_CURSOR, Problem};
 use super::route::Route;

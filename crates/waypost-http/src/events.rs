@@ -10,9 +10,10 @@ use waypost_core::TraceContext;
 use waypost_core::access::Role;
 use waypost_core::event::{self, MAX_EVENT_BYTES, StepEvent};
 
+use crate::api_state::ApiState;
+use crate::body_limit;
 use crate::problem::Problem;
 use crate::route::Route;
-use crate::{ApiState, body_limit};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![

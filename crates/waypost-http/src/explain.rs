@@ -10,10 +10,11 @@ use waypost_core::event::{self, MAX_EVENT_BYTES, StepEvent};
 use waypost_core::explain::Explanation;
 use waypost_engine::explain::explain as explained;
 
+use crate::api_state::ApiState;
+use crate::body_limit;
 use crate::principal::Principal;
 use crate::problem::Problem;
 use crate::route::Route;
-use crate::{ApiState, body_limit};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![

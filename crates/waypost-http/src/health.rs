@@ -13,7 +13,7 @@ use waypost_engine::view_sync::{FollowerStall, Followers};
 use waypost_engine::worker::consumer_status::ConsumerPhase;
 use waypost_store::{folder_bytes, free_bytes};
 
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::problem::Problem;
 
 /// The process is alive.

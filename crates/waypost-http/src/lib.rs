@@ -31,6 +31,7 @@
 //! | `GET /v1/openapi.json` | viewer | the description of the API |
 //! | `/` and below | | the console, see `console.rs` |
 
+pub mod api_state;
 mod audit;
 mod auth;
 mod body_limit;
@@ -54,82 +55,42 @@ mod replays;
 mod route;
 mod webhooks;
 
-use std::path::Path;
-use std::sync::Arc;
-
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
-use waypost_broker::names::Names;
-use waypost_broker::publisher::Publisher;
-use waypost_broker::topology_status::TopologyStatus;
-use waypost_core::access::Token;
-use waypost_engine::campaigns::Campaigns;
-use waypost_engine::dead_letters::DeadLetters;
-use waypost_engine::events::EventPublisher;
-use waypost_engine::metrics::Metrics;
-use waypost_engine::metrics::history::History;
-use waypost_engine::replays::Replays;
-use waypost_engine::view_sync::Followers;
-use waypost_engine::webhook_test::WebhookTester;
-use waypost_engine::worker::consumer_status::ConsumerStatus;
-use waypost_engine::worker::endpoint_registry::EndpointRegistry;
 
+use self::api_state::ApiState;
 use self::auth::Access;
 use self::listener::Listener;
 use self::route::Route;
 
-/// The state of all handlers: services of `waypost-engine`, and what the probes and the overview show. Cheap to clone.
-#[derive(Clone)]
-pub struct ApiState {
-    pub campaigns: Campaigns,
-    pub dead_letters: DeadLetters,
-    pub replays: Replays,
-    pub events: EventPublisher,
-    pub webhook_tester: WebhookTester,
-    pub endpoints: EndpointRegistry,
-    pub publisher: Publisher,
-    pub names: Names,
-    pub metrics: Arc<Metrics>,
-    pub history: History,
-    pub consumer_status: ConsumerStatus,
-    pub topology: TopologyStatus,
-    pub followers: Followers,
-    /// Damaged stores that were moved aside are in this folder, too.
-    pub store_folder: Arc<Path>,
-    /// If empty, everyone on this machine is an editor.
-    pub tokens: Arc<[Token]>,
+/// Serves requests until `stop`, then finishes the open requests.
+pub async fn serve(state: ApiState, listener: Listener, stop: CancellationToken) -> std::io::Result<()> {
+    let (history, metrics) = (state.history.clone(), state.metrics.clone());
+    let serve = axum::serve(listener, router(state, stop.clone())).with_graceful_shutdown(stop.cancelled_owned());
+    tokio::select! {
+        result = serve => result,
+        never = history.record(&metrics) => match never {},
+    }
 }
 
-impl ApiState {
-    /// Serves requests until `stop`, then finishes the open requests.
-    pub async fn run(self, listener: Listener, stop: CancellationToken) -> std::io::Result<()> {
-        let (history, metrics) = (self.history.clone(), self.metrics.clone());
-        let serve = axum::serve(listener, self.router(stop.clone())).with_graceful_shutdown(stop.cancelled_owned());
-        tokio::select! {
-            result = serve => result,
-            never = history.record(&metrics) => match never {},
-        }
-    }
-
-    fn router(self, stop: CancellationToken) -> Router {
-        let routes = routes();
-        let access = Access::new(self.tokens.clone(), "/v1", &routes);
-        let api = routes.into_iter().fold(Router::new(), |api, route| api.route(route.path, route.handler));
-        let api = api
-            .fallback(problem::address_not_found)
-            .method_not_allowed_fallback(problem::method_not_allowed)
-            .layer(from_fn_with_state(access, auth::authorize));
-        Router::new()
-            .route("/healthz", get(health::healthz))
-            .route("/readyz", get(health::readyz))
-            .route("/metrics", get(health::metrics))
-            .method_not_allowed_fallback(problem::method_not_allowed)
-            .nest("/v1", api)
-            .merge(console::router(&self, stop))
-            .with_state(self)
-    }
+fn router(state: ApiState, stop: CancellationToken) -> Router {
+    let routes = routes();
+    let access = Access::new(state.tokens.clone(), "/v1", &routes);
+    let api = routes.into_iter().fold(Router::new(), |api, route| api.route(route.path, route.handler));
+    let api = api
+        .fallback(problem::address_not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(from_fn_with_state(access, auth::authorize));
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .nest("/v1", api)
+        .merge(console::router(&state, stop))
+        .with_state(state)
 }
 
 /// All routes under `/v1`. The router, the roles and the OpenAPI document are built only from them.
@@ -143,7 +104,7 @@ fn routes() -> Vec<Route> {
         dead_letters::routes(),
         replays::routes(),
         endpoints::routes(),
-        openapi::routes(),
+        openapi::routes(openapi),
     ]
     .into_iter()
     .flatten()

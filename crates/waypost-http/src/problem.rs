@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use waypost_api::problem::ProblemDocument;
 use waypost_core::violation::Violation;
-use waypost_engine::campaigns;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_engine::dead_letters;
 use waypost_engine::events::PublishEventError;
 use waypost_store::StoreError;
@@ -80,15 +80,15 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<campaigns::CampaignError> for Problem {
-    fn from(error: campaigns::CampaignError) -> Self {
+impl From<CampaignError> for Problem {
+    fn from(error: CampaignError) -> Self {
         match error {
-            campaigns::CampaignError::Invalid(violations) => Self::invalid(violations),
-            campaigns::CampaignError::NotFound => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
-            campaigns::CampaignError::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, error.to_string()),
-            campaigns::CampaignError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
-            campaigns::CampaignError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
-            campaigns::CampaignError::Store(error) => error.into(),
+            CampaignError::Invalid(violations) => Self::invalid(violations),
+            CampaignError::NotFound => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
+            CampaignError::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, error.to_string()),
+            CampaignError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
+            CampaignError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            CampaignError::Store(error) => error.into(),
         }
     }
 }

@@ -14,7 +14,7 @@ use waypost_core::dead_letter::selection::Selection;
 use waypost_core::replay::{ReplayCommand, ReplayId};
 use waypost_engine::replays::{ReplayPreview, ReplaySpec};
 
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::audit::AuditDetail;
 use crate::counts::by_count_with;
 use crate::extract::{Id, JsonBody, Query};

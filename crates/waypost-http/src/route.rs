@@ -6,7 +6,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use waypost_core::access::Role;
 
-use super::ApiState;
+use super::api_state::ApiState;
 
 pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 

@@ -13,16 +13,17 @@ use waypost_core::campaign::{SecretVisibility, Webhook, WebhookPlace};
 use waypost_core::document::{MAX_DOCUMENT_BYTES, WebhookDocument};
 use waypost_core::ids::WebhookId;
 use waypost_core::signing;
-use waypost_engine::campaigns::CampaignError;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_engine::webhook_test::{WebhookTest, test_delivery};
 use waypost_store::StoredCampaign;
 
+use super::api_state::ApiState;
+use super::body_limit;
 use super::conditional::{precondition, with_etag};
 use super::extract::{Id, JsonBody};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
-use super::{ApiState, body_limit};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![

@@ -6,7 +6,8 @@ use waypost_core::document::{self, UrlPolicy};
 use waypost_core::ids::WebhookId;
 use waypost_core::violation::Violation;
 
-use super::{CampaignError, Campaigns};
+use super::Campaigns;
+use super::error::CampaignError;
 
 impl Campaigns {
     /// The rules for the URLs of webhooks, for parsing a document.
@@ -45,7 +46,7 @@ impl Campaigns {
             if let Some(owner) = self.store.owner_of(webhook_id)?
                 && owner != campaign.id
             {
-                return Err(id_taken(&campaign.path_of(webhook_id), webhook_id, &owner));
+                return Err(CampaignError::webhook_id_taken(&campaign.path_of(webhook_id), webhook_id, &owner));
             }
         }
         Ok(())
@@ -58,12 +59,4 @@ impl Campaigns {
             CampaignError::Invalid(vec![Violation::new(original.path_of(&webhook), error.to_string())])
         })
     }
-}
-
-/// `path` is that of the webhook.
-pub(super) fn id_taken(path: &str, webhook_id: &str, owner: &str) -> CampaignError {
-    let message = format!(
-        "`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and Waypost assigns a new one"
-    );
-    CampaignError::Invalid(vec![Violation::new(format!("{path}.id"), message)])
 }

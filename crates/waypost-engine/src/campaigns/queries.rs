@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use waypost_store::StoredCampaign;
 
+use super::Campaigns;
+use super::error::CampaignError;
 use super::hold::StreamStatus;
-use super::{CampaignError, Campaigns};
 use crate::view_sync::SyncState;
 
 impl Campaigns {

@@ -1,7 +1,7 @@
 //! Reads the campaigns stream into the local view, and detects if the stream is incomplete.
 
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::Utc;
 use lapin::Connection;
@@ -16,11 +16,8 @@ use super::Campaigns;
 use super::comparison::{Announcement, Comparison, ComparisonResult, Relation};
 use super::hold::{Hold, HoldReason, StreamStatus};
 use super::snapshots::SnapshotRequest;
+use super::view_history::ViewHistory;
 use crate::view_sync::{FollowError, SyncState};
-
-/// A worker that was current within this time keeps its view through a decision, as a current worker does. A
-/// reconnection does not make a view outdated.
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads the campaigns stream over one connection.
 pub struct StreamSession {
@@ -34,27 +31,6 @@ pub struct StreamSession {
     request: Option<SnapshotRequest>,
     /// The task that appends a snapshot for another worker.
     answer: Option<AbortOnDropHandle<()>>,
-}
-
-/// What happened to the view since this process started.
-#[derive(Debug, Default)]
-pub(super) struct ViewHistory {
-    /// When the view was last current, if it is not current now.
-    last_current_at: Option<Instant>,
-    /// Whether the view is being rebuilt from the stream's first record, or from a snapshot.
-    is_rebuilding: bool,
-}
-
-impl ViewHistory {
-    fn read_from(&self) -> ReadFrom {
-        if self.is_rebuilding {
-            return ReadFrom::First;
-        }
-        match self.last_current_at {
-            Some(last_current_at) if last_current_at.elapsed() < RECONNECT_TIMEOUT => ReadFrom::Live,
-            _ => ReadFrom::Position,
-        }
-    }
 }
 
 enum ReadMode {

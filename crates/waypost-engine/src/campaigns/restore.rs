@@ -7,8 +7,9 @@ use waypost_broker::publisher::{Destination, OutboundMessage, PublishError};
 use waypost_store::StoreError;
 use waypost_store::record::{Control, RestoreKind};
 
+use super::error::CampaignError;
 use super::hold::{Hold, StreamStatus};
-use super::{APPEND_TIMEOUT, CampaignError, Campaigns};
+use super::{APPEND_TIMEOUT, Campaigns};
 use crate::view_sync::SyncState;
 
 /// Maximum number of campaigns that are in flight to the broker at once.

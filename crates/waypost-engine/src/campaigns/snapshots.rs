@@ -8,7 +8,10 @@ use tokio_util::task::AbortOnDropHandle;
 use waypost_store::StoreError;
 use waypost_store::record::{Control, RestoreKind};
 
-use super::{CampaignError, Campaigns};
+use super::Campaigns;
+use super::error::CampaignError;
+use super::random::random;
+use super::snapshot_progress::SnapshotProgress;
 
 /// Time in which a ready worker, if there is one, begins its snapshot.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,17 +26,6 @@ const MAX_ANSWER_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SnapshotRequest {
     accepted_loss: Option<u64>,
-}
-
-/// Counts the snapshots that this worker has read from the stream.
-#[derive(Debug, Clone, Default)]
-pub(super) struct SnapshotProgress {
-    /// The id of the latest snapshot that began.
-    restore: String,
-    /// Records of snapshots.
-    records: u64,
-    /// Snapshots that ended.
-    finished: u64,
 }
 
 impl SnapshotRequest {
@@ -53,28 +45,6 @@ impl SnapshotRequest {
     /// Whether a complete view that lacks `accepted_loss` has more changes than the worker that asked.
     fn is_answered_by(self, accepted_loss: Option<u64>) -> bool {
         self.accepted_loss.is_none() || accepted_loss < self.accepted_loss
-    }
-}
-
-impl SnapshotProgress {
-    /// Counts a record of the stream. Returns whether the record belongs to a snapshot.
-    fn record(&mut self, control: &Control) -> bool {
-        match control {
-            Control::RestoreStarted { restore, kind: RestoreKind::Snapshot, .. } => {
-                self.restore.clone_from(restore);
-                self.records += 1;
-                true
-            }
-            Control::RestoredCampaign { restore, .. } if *restore == self.restore => {
-                self.records += 1;
-                true
-            }
-            Control::RestoreFinished { restore, .. } if *restore == self.restore => {
-                self.finished += 1;
-                true
-            }
-            _ => false,
-        }
     }
 }
 
@@ -135,7 +105,7 @@ impl Campaigns {
 
 /// Random, from 0 to [`MAX_ANSWER_DELAY`].
 fn answer_delay() -> Duration {
-    let random = super::random::<1>().map_or(0, |[random]| random);
+    let random = random::<1>().map_or(0, |[random]| random);
     MAX_ANSWER_DELAY * u32::from(random) / u32::from(u8::MAX)
 }
 
@@ -192,14 +162,5 @@ mod tests {
             let request = SnapshotRequest { accepted_loss: requester_loss };
             assert_eq!(request.is_answered_by(own_loss), is_answered, "{requester_loss:?}, {own_loss:?}");
         }
-    }
-
-    #[test]
-    fn a_merge_is_not_counted_as_a_snapshot() {
-        let mut progress = SnapshotProgress::default();
-        assert!(!progress.record(&started(RestoreKind::Merge)) && !progress.record(&finished("r")));
-        assert!(progress.record(&started(RestoreKind::Snapshot)) && progress.record(&finished("r")));
-        assert!(!progress.record(&finished("other")));
-        assert_eq!((progress.records, progress.finished), (1, 1));
     }
 }

@@ -11,7 +11,9 @@ use waypost_core::signing;
 use waypost_core::violation::Violation;
 use waypost_store::{StoreError, StoredCampaign};
 
-use super::{CampaignError, Campaigns, Precondition};
+use super::error::CampaignError;
+use super::random::random;
+use super::{Campaigns, Precondition};
 
 impl Campaigns {
     /// The campaign that has this webhook.
@@ -43,7 +45,7 @@ impl Campaigns {
         by: &str,
     ) -> Result<StoredCampaign, CampaignError> {
         signing::check_overlap(overlap).map_err(|violation| CampaignError::Invalid(vec![violation]))?;
-        let secret = signing::encode_secret(super::random()?);
+        let secret = signing::encode_secret(random()?);
         self.edit(id, precondition, by, |campaign, place| {
             Ok(campaign.with_webhook(signing::rotate_secret(place.webhook, secret.clone(), overlap, Utc::now())))
         })

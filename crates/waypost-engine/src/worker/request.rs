@@ -26,7 +26,7 @@ impl Worker {
 
     /// Sends a delivery's request. This alone is a test of a webhook: no attempt is counted, and the delivery is left as
     /// it is.
-    pub async fn send_request(&self, delivery: &Delivery) -> (Attempt, AttemptResult) {
+    pub(crate) async fn send_request(&self, delivery: &Delivery) -> (Attempt, AttemptResult) {
         let started_at = Utc::now();
         let started = Instant::now();
         let webhook = &delivery.target.webhook;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use sha2::{Digest as _, Sha256};
 
-use crate::ApiState;
+use crate::api_state::ApiState;
 
 struct Asset {
     name: &'static str,

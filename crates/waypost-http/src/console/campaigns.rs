@@ -9,17 +9,20 @@ use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
 use waypost_core::document;
 use waypost_core::violation::Violation;
+use waypost_engine::campaigns::Precondition;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_engine::campaigns::hold::StreamStatus;
-use waypost_engine::campaigns::{CampaignError, Precondition};
 use waypost_engine::view_sync::SyncState;
-use waypost_store::{ChangeAuthor, StoreError, StoredCampaign};
+use waypost_store::{StoreError, StoredCampaign};
 
-use super::editor::edit_target::EditTarget;
+use super::campaign_version::{self, changed_meanwhile};
+use super::edit_target::{EditTarget, no_such_place};
 use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
-use super::layout::{Layout, PageError, RequestContext, Time, page, page_with, with_audit};
+use super::last_change::LastChange;
+use super::layout::{Layout, PageError, RequestContext, page, page_with, with_audit};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::extract::Id;
 use crate::problem::Problem;
 use crate::route::Route;
@@ -36,18 +39,6 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/campaigns/{id}/remove", Role::Editor, remove),
         Route::post("/campaigns/{id}/delete", Role::Editor, delete),
     ]
-}
-
-/// Author and time of a change.
-pub(super) struct LastChange {
-    pub(super) by: String,
-    pub(super) at: Time,
-}
-
-impl From<&ChangeAuthor> for LastChange {
-    fn from(author: &ChangeAuthor) -> Self {
-        Self { by: author.by.clone(), at: Time(author.at) }
-    }
 }
 
 #[derive(Template)]
@@ -78,7 +69,7 @@ impl CampaignRow {
         let campaign = &stored.campaign;
         Self {
             id: campaign.id.clone(),
-            name: display_name(campaign).to_owned(),
+            name: campaign.display_name().to_owned(),
             href: links::campaign(&campaign.id),
             sections: campaign.sections.len(),
             webhooks: campaign.places().count(),
@@ -279,15 +270,10 @@ fn has_place(campaign: &Campaign, name: &str) -> bool {
     sections.any(|section| matches(section, None) || section.menu.iter().any(|entry| matches(section, Some(entry))))
 }
 
-/// The name, or the id if the campaign has no name.
-pub(super) fn display_name(campaign: &Campaign) -> &str {
-    campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(&campaign.id)
-}
-
 impl CampaignPage {
     fn new(context: &RequestContext, stored: &StoredCampaign) -> Self {
         let campaign = &stored.campaign;
-        let (id, name) = (campaign.id.clone(), display_name(campaign).to_owned());
+        let (id, name) = (campaign.id.clone(), campaign.display_name().to_owned());
         let sections = campaign.sections.iter().enumerate();
         Self {
             layout: Layout::new(context, name.clone()),
@@ -355,7 +341,7 @@ async fn apply_change(
 ) -> Result<Response, PageError> {
     let apply = |current: Option<&StoredCampaign>| -> Result<Campaign, ChangeError> {
         let stored = current.ok_or_else(|| state.campaigns.not_found())?;
-        if stored.version != version(form)? {
+        if stored.version != campaign_version::from_form(form)? {
             return Err(changed_meanwhile(stored).into());
         }
         let mut document = serde_json::to_value(&stored.campaign).map_err(StoreError::from).map_err(Problem::from)?;
@@ -404,40 +390,10 @@ async fn delete(
     Id(id): Id,
     form: Form,
 ) -> Result<Response, PageError> {
-    let precondition = Precondition::Versions(vec![version(&form)?]);
+    let precondition = Precondition::Versions(vec![campaign_version::from_form(&form)?]);
     match state.campaigns.delete(&id, precondition, context.name()).await {
         Ok(()) => Ok(Redirect::to("/campaigns").into_response()),
         Err(CampaignError::Precondition) => Err(changed_meanwhile(&*state.campaigns.get(&id)?).into()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The error for a change that lost a race against another change.
-pub(super) fn changed_meanwhile(stored: &StoredCampaign) -> Problem {
-    let author = stored.author.as_ref().map_or("Another user".to_owned(), |author| {
-        format!("{} (at {})", author.by, author.at.format("%Y-%m-%d %H:%M:%S UTC"))
-    });
-    let detail = format!(
-        "{author} changed the campaign after you opened the page. Your change was not applied. Reload the page and \
-         repeat it."
-    );
-    Problem::new(StatusCode::PRECONDITION_FAILED, detail)
-}
-
-pub(super) fn no_such_place() -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "The campaign has no such section or menu entry. It may have been renamed or deleted.",
-    )
-}
-
-/// The campaign version that the form was loaded with.
-pub(super) fn version(form: &Form) -> Result<u64, Problem> {
-    let version = form.get("version").parse();
-    version.map_err(|_| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "The form has no valid `version`. Reload the page and repeat your change.",
-        )
-    })
 }

@@ -5,7 +5,6 @@
 //! stay. If the same place was changed, the page shows the conflict and the user decides.
 
 mod conflict;
-pub(super) mod edit_target;
 mod form;
 mod page;
 
@@ -20,21 +19,22 @@ use waypost_core::campaign::Campaign;
 use waypost_core::document;
 use waypost_core::request;
 use waypost_core::signing::DEFAULT_OVERLAP;
-use waypost_engine::campaigns::{CampaignError, Precondition};
+use waypost_engine::campaigns::Precondition;
+use waypost_engine::campaigns::error::CampaignError;
 use waypost_engine::webhook_test::{WebhookTest, test_delivery};
 use waypost_store::{StoreError, StoredCampaign};
 
 use self::conflict::{EditConflict, OpenedPlace};
-use self::edit_target::EditTarget;
 use self::form::{EntryForm, Header, WriteResult};
 use self::page::{EditorPage, Focus, Preview};
-use super::campaigns::{self, display_name, no_such_place};
+use super::campaign_version::{self, changed_meanwhile};
+use super::edit_target::{EditTarget, no_such_place};
 use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
 use super::format;
 use super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::extract::Id;
 use crate::problem::Problem;
 use crate::route::Route;
@@ -190,7 +190,7 @@ impl<'a> EditSession<'a> {
             EditTarget::Entry { label, keyword } => format!("{label}: entry {keyword}"),
         };
         Ok(EditorPage {
-            layout: Layout::new(self.context, format!("{place} · {}", display_name(campaign))),
+            layout: Layout::new(self.context, format!("{place} · {}", campaign.display_name())),
             campaign_href: links::campaign(&campaign.id),
             campaign: campaign.id.clone(),
             title: place,
@@ -358,13 +358,13 @@ async fn rotate(
     let session = EditSession::from_stored(&state, &context, &id, &query)?;
     let place = session.target.place_in(&session.stored.campaign).ok_or_else(no_such_place)?;
     if !OpenedPlace::from_form(&form)?.is_current(session.stored.version, Some(&session.fields)) {
-        return Err(campaigns::changed_meanwhile(&session.stored).into());
+        return Err(changed_meanwhile(&session.stored).into());
     }
     let precondition = Precondition::Versions(vec![session.stored.version]);
     let overlap = DEFAULT_OVERLAP;
     match state.campaigns.rotate_secret(&place.webhook.id, overlap, precondition, context.name()).await {
         Ok(_) => Ok(Redirect::to(&format!("{}&saved=secret#signing", session.target.editor_href(&id))).into_response()),
-        Err(CampaignError::Precondition) => Err(campaigns::changed_meanwhile(&session.stored).into()),
+        Err(CampaignError::Precondition) => Err(changed_meanwhile(&session.stored).into()),
         Err(error) => Err(error.into()),
     }
 }
@@ -378,5 +378,5 @@ fn saved_place(session: &EditSession<'_>) -> (String, String) {
 
 /// Keeps the base and the version of the form, which are those of when the page was first opened.
 fn with_base(page: EditorPage, form: &Form) -> Result<EditorPage, Problem> {
-    Ok(EditorPage { base: form.get("base").to_owned(), version: campaigns::version(form)?, ..page })
+    Ok(EditorPage { base: form.get("base").to_owned(), version: campaign_version::from_form(form)?, ..page })
 }

@@ -13,7 +13,7 @@ use super::form::{Form, FormQuery, with_query};
 use super::format::{self, UNKNOWN};
 use super::layout::{Layout, RequestContext, Time, live_template, page};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::endpoints::MAX_RECEIVERS;
 use crate::route::Route;
 

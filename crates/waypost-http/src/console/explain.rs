@@ -20,11 +20,11 @@ use waypost_core::violation::Violation;
 use waypost_engine::explain::explain;
 use waypost_engine::webhook_test::test_delivery;
 
-use super::editor::edit_target::EditTarget;
+use super::edit_target::EditTarget;
 use super::form::{Form, FormQuery, with_query};
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::route::Route;
 
 /// A longer URL is not offered, because some programs truncate it.

@@ -10,12 +10,11 @@ use waypost_core::campaign::WebhookPlace;
 use waypost_core::flow::{self, Part, Style, WebhookHealth};
 use waypost_core::ids::WebhookId;
 
-use super::campaigns::{display_name, no_such_place};
-use super::editor::edit_target::EditTarget;
+use super::edit_target::{EditTarget, no_such_place};
 use super::form::FormQuery;
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::extract::Id;
 use crate::route::Route;
 
@@ -59,8 +58,8 @@ async fn show(
     let drawing = flow::layout(flow::graph(campaign));
     let svg = flow::svg(&drawing, Style::Embedded, &health, &|part| part_href(&state, &campaign.id, &places, part));
     Ok(page(&FlowPage {
-        layout: Layout::new(&context, format!("Flow · {}", display_name(campaign))),
-        name: display_name(campaign).to_owned(),
+        layout: Layout::new(&context, format!("Flow · {}", campaign.display_name())),
+        name: campaign.display_name().to_owned(),
         href: links::campaign(&id),
         svg,
         zoom,

@@ -2,6 +2,7 @@
 
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::selection::Selection;
+use waypost_core::replay::Replay;
 
 use super::format::Count;
 
@@ -17,13 +18,21 @@ pub(super) fn describe_selection(selection: &Selection) -> String {
     }
 }
 
+/// The letters that a replay was created for.
+pub(super) fn describe_replayed(replay: &Replay) -> String {
+    match (&replay.filter, &replay.ids) {
+        (Some(filter), _) => describe_filter(filter),
+        (None, ids) => describe_ids(ids.as_ref().map_or(0, Vec::len)),
+    }
+}
+
 /// `1 selected dead letter`, `2 selected dead letters`.
-pub(super) fn describe_ids(count: usize) -> String {
+fn describe_ids(count: usize) -> String {
     format!("{} selected dead letter{}", Count(count as u64), if count == 1 { "" } else { "s" })
 }
 
 /// `label Plans, status 503`, or `all pending` for a filter without conditions.
-pub(super) fn describe_filter(filter: &LetterFilter) -> String {
+fn describe_filter(filter: &LetterFilter) -> String {
     let fields = filter.fields();
     if fields.is_empty() {
         return "all pending".to_owned();

@@ -6,7 +6,7 @@ use waypost_engine::dead_letters::DeadLetterError;
 
 use super::labels::letter_count;
 use super::layout::{Layout, PageError, RequestContext, page};
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::problem::Problem;
 
 /// Pages that wait for the view reload after this time.

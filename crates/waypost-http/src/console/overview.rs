@@ -29,7 +29,7 @@ use self::window_stats::{Percentiles, StatsWindow};
 use super::endpoints::EndpointRow;
 use super::format::{self, UNKNOWN};
 use super::layout::{Layout, RequestContext, live_template, page};
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::health;
 use crate::route::Route;
 

@@ -11,11 +11,11 @@ use waypost_core::replay::{Replay, ReplayId};
 
 use super::form::{FormQuery, with_query};
 use super::format::Count;
-use super::labels::{describe_filter, describe_ids};
+use super::labels::describe_replayed;
 use super::layout::{Layout, PageError, RequestContext, Time, page};
 use super::letter_view::wait_until_readable;
 use super::links;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::route::Route;
 
 const REPLAYS_PER_PAGE: usize = 50;
@@ -23,13 +23,6 @@ const REPLAYS_PER_PAGE: usize = 50;
 pub(super) fn routes() -> Vec<Route> {
     let list = vec![Route::get("/replays", Role::Viewer, list)];
     list.into_iter().chain(new::routes()).chain(detail::routes()).collect()
-}
-
-fn describe_letters(replay: &Replay) -> String {
-    match (&replay.filter, &replay.ids) {
-        (Some(filter), _) => describe_filter(filter),
-        (None, ids) => describe_ids(ids.as_ref().map_or(0, Vec::len)),
-    }
 }
 
 #[derive(Template)]
@@ -60,7 +53,7 @@ impl From<Replay> for ReplayRow {
         Self {
             href: links::replay(&replay.id),
             state: replay.state.as_str(),
-            selection: describe_letters(&replay),
+            selection: describe_replayed(&replay),
             at: Time(replay.created_at),
             total: Count(replay.total),
             sent: Count(replay.sent),

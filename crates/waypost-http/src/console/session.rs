@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq as _;
 use super::cookies;
 use super::form::{Form, FormQuery};
 use super::layout::{self, Layout, RequestContext};
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::auth::Access;
 use crate::principal::Principal;
 

@@ -9,7 +9,7 @@ use waypost_core::dead_letter::phone_number::PhoneNumber;
 use waypost_engine::dead_letters::erase::EraseMode;
 
 use super::query::{decode_cursor, encode_cursor};
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::audit::AuditDetail;
 use crate::extract::JsonBody;
 use crate::principal::Principal;

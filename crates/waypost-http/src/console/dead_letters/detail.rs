@@ -21,9 +21,9 @@ use waypost_core::request::RequestPreview;
 use waypost_engine::dead_letters::DeadLetterError;
 use waypost_engine::dead_letters::queries::LetterDetail;
 
-use super::outcome;
-use crate::ApiState;
-use crate::console::editor::edit_target::EditTarget;
+use super::attempt_outcome::outcome;
+use crate::api_state::ApiState;
+use crate::console::edit_target::EditTarget;
 use crate::console::format::{bar_percent, indented};
 use crate::console::layout::{Layout, PageError, RequestContext, Time, page};
 use crate::console::letter_view::wait_until_readable;
@@ -195,8 +195,8 @@ impl DetailPage {
             replays: history.replays.into_iter().map(LetterReplayRow::from).collect(),
             discard: history.discard.map(ActionSummary::from),
             erased: history.erased.map(ActionSummary::from),
-            can_replay: can_change && letter.state != LetterState::Replaying,
-            can_discard: can_change && letter.state == LetterState::Pending,
+            can_replay: can_change && letter.state.can_be_claimed(),
+            can_discard: can_change && letter.state.can_be_discarded(),
             id: letter.id,
         }
     }
@@ -215,7 +215,8 @@ fn advice_for(state: LetterState, reason: DeadLetterReason, is_erased: bool) -> 
             "The broker removed the message. Find out why, then replay it."
         }
         (LetterState::Pending, DeadLetterReason::WebhookDeleted) => {
-            "The webhook was deleted. Restore it from the campaign's history, then replay it."
+            "The webhook was deleted. Save the campaign again with a webhook of the same id, for example with `waypost \
+             campaigns apply`. Then replay the dead letter."
         }
         (LetterState::Pending, DeadLetterReason::WebhookDisabled) => "Enable the webhook, then replay it.",
         (LetterState::Pending, DeadLetterReason::Gone) => {

@@ -5,13 +5,12 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 use waypost_core::access::Role;
 use waypost_core::dead_letter::LetterState;
-use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter_record::MAX_DISCARD_REASON_CHARS;
 use waypost_engine::dead_letters::{DeadLetterError, DiscardOutcome};
 
-use super::list_with;
+use super::list::list_with_nothing_ticked;
 use super::selection_form::SelectionForm;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::audit::AuditDetail;
 use crate::console::form::{Form, FormQuery};
 use crate::console::form_errors::Errors;
@@ -89,17 +88,6 @@ async fn confirm_from_form(
     }
     let selection = SelectionForm::read(&form).map_err(Problem::invalid)?;
     confirm(&state, &context, selection, String::new(), Errors::default()).await
-}
-
-/// The list with an error, after a bulk button was pressed while no letter was ticked.
-pub(in crate::console) async fn list_with_nothing_ticked(
-    state: &ApiState,
-    context: &RequestContext,
-    form: &Form,
-) -> Result<Response, PageError> {
-    let error = "No dead letter is ticked. Tick some, or use a button for all that match.".to_owned();
-    let query = form.only(&[&LetterFilter::FIELDS[..], &["cursor"]].concat());
-    list_with(state, context, &query, Some(error)).await
 }
 
 async fn confirm(

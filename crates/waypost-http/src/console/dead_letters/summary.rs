@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use axum::http::StatusCode;
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::endpoint::Origin;
 use waypost_core::ids::WebhookId;
 use waypost_store::dead_letters::search::LetterCounts;
 
+use super::attempt_outcome::reason_phrase;
 use crate::console::format::{Count, bar_percent};
 use crate::console::links;
 use crate::counts::{by_count, by_count_with};
@@ -116,9 +116,4 @@ impl CountGroup {
             more,
         }
     }
-}
-
-/// The standard reason phrase of a status. Empty if there is none.
-pub(super) fn reason_phrase(status: u16) -> &'static str {
-    StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
 }

@@ -2,10 +2,11 @@
 
 use waypost_store::StoredCampaign;
 
-use super::edit_target::EditTarget;
 use super::form::EntryForm;
-use crate::console::campaigns::{self, LastChange};
+use crate::console::campaign_version;
+use crate::console::edit_target::EditTarget;
 use crate::console::form::Form;
+use crate::console::last_change::LastChange;
 use crate::problem::Problem;
 
 /// A place as it was when the editor's page was opened. The form has it in hidden fields.
@@ -18,7 +19,7 @@ pub(super) struct OpenedPlace {
 impl OpenedPlace {
     pub(super) fn from_form(form: &Form) -> Result<Self, Problem> {
         let fields = serde_json::from_str(form.get("base")).unwrap_or_default();
-        Ok(Self { version: campaigns::version(form)?, fields })
+        Ok(Self { version: campaign_version::from_form(form)?, fields })
     }
 
     /// Whether the place is unchanged in this version of the campaign. `fields` are those of the place in it.

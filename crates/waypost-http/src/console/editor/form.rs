@@ -9,7 +9,7 @@ use waypost_core::campaign::{Campaign, MASK, MenuEntry, Redirect, RedirectKind, 
 use waypost_core::document;
 use waypost_core::violation::Violation;
 
-use super::edit_target::{EditTarget, as_text};
+use crate::console::edit_target::EditTarget;
 use crate::console::form::Form;
 
 /// The fields as text. Serialized into the hidden field `base`.
@@ -363,6 +363,11 @@ fn object_mut(node: &mut Value) -> &mut Map<String, Value> {
 /// Puts the path of the parent node before the path of a violation.
 fn prefix_path(path: &str, violation: Violation) -> Violation {
     Violation { path: violation.path.replacen('$', path, 1), ..violation }
+}
+
+/// A string without quotes. Any other value as JSON.
+fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

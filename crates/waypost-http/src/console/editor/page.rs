@@ -5,8 +5,8 @@ use waypost_core::request::RequestPreview;
 use waypost_engine::webhook_test::WebhookTest;
 
 use super::conflict::Conflict;
-use super::edit_target::EditTarget;
 use super::form::{EntryForm, Header};
+use crate::console::edit_target::EditTarget;
 use crate::console::form_errors::Errors;
 use crate::console::layout::Layout;
 

@@ -15,10 +15,9 @@ use waypost_core::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId, Replay
 use waypost_engine::dead_letters::DeadLetterError;
 use waypost_engine::replays::rate_meter::{RateMeter, decimal};
 
-use super::describe_letters;
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::console::format::Count;
-use crate::console::labels::letter_count;
+use crate::console::labels::{describe_replayed, letter_count};
 use crate::console::layout::{Layout, PageError, RequestContext, Time, live_fragments, page};
 use crate::console::letter_view::wait_until_readable;
 use crate::console::links;
@@ -171,7 +170,7 @@ async fn show_with_error(
     Ok(page(&ReplayPage {
         layout: Layout::new(&context, format!("Replay {}", replay.id)),
         href: links::replay(&replay.id),
-        selection: describe_letters(&replay),
+        selection: describe_replayed(&replay),
         config: match replay.config {
             ReplayConfig::Current => "current: the webhooks as they are now",
             ReplayConfig::Original => "original: the webhooks as they were at the last attempt",

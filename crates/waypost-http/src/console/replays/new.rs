@@ -13,9 +13,9 @@ use waypost_core::violation::Violation;
 use waypost_engine::dead_letters::DeadLetterError;
 use waypost_engine::replays::{ReplayPreview, ReplaySpec};
 
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::audit::AuditDetail;
-use crate::console::dead_letters::list_with_nothing_ticked;
+use crate::console::dead_letters::list::list_with_nothing_ticked;
 use crate::console::dead_letters::selection_form::SelectionForm;
 use crate::console::form::{Form, FormQuery};
 use crate::console::form_errors::Errors;

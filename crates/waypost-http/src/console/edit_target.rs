@@ -1,16 +1,18 @@
 //! The place that the editor edits: a section or a menu entry, existing or new.
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 use waypost_core::campaign::diff::CampaignNode;
 use waypost_core::campaign::{Campaign, MenuEntry, Section, WebhookPlace};
 use waypost_core::event::Keyword;
 use waypost_core::normal_form::NormalForm;
 
-use crate::console::form::{Form, percent_encode, with_query};
+use super::form::{Form, percent_encode, with_query};
+use crate::problem::Problem;
 
 /// As in the query of the editor's URL: `?label=Plans&keyword=1`, `?label=Plans&new=entry`, `?new=section`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::console) enum EditTarget {
+pub(super) enum EditTarget {
     NewSection,
     Section { label: String },
     NewEntry { label: String },
@@ -18,7 +20,7 @@ pub(in crate::console) enum EditTarget {
 }
 
 impl EditTarget {
-    pub(in crate::console) fn from_query(query: &Form) -> Self {
+    pub(super) fn from_query(query: &Form) -> Self {
         let label = query.get("label").to_owned();
         match query.get("new") {
             "section" => Self::NewSection,
@@ -28,7 +30,7 @@ impl EditTarget {
         }
     }
 
-    pub(in crate::console) fn new(section: &Section, entry: Option<&MenuEntry>) -> Self {
+    pub(super) fn new(section: &Section, entry: Option<&MenuEntry>) -> Self {
         let label = section.label.clone();
         match entry {
             None => Self::Section { label },
@@ -37,7 +39,7 @@ impl EditTarget {
     }
 
     /// The URL of the editor of this place.
-    pub(in crate::console) fn editor_href(&self, campaign: &str) -> String {
+    pub(super) fn editor_href(&self, campaign: &str) -> String {
         let path = format!("/campaigns/{}/edit", percent_encode(campaign));
         match self {
             Self::NewSection => with_query(&path, &[("new", "section")]),
@@ -48,7 +50,7 @@ impl EditTarget {
     }
 
     /// For people: `Plans` or `Plans, entry 1`.
-    pub(in crate::console) fn display_name(&self) -> String {
+    pub(super) fn display_name(&self) -> String {
         match self {
             Self::Entry { label, keyword } => format!("{label}, entry {keyword}"),
             _ => self.label().to_owned(),
@@ -115,7 +117,7 @@ impl EditTarget {
     }
 
     /// Removes the place from the document. `None` if it is not there.
-    pub(in crate::console) fn remove_from(&self, document: &mut Value) -> Option<()> {
+    pub(super) fn remove_from(&self, document: &mut Value) -> Option<()> {
         let (i, j) = self.indexes_in(document).filter(|_| !self.is_new())?;
         let list = match j {
             None => &mut document["sections"],
@@ -154,9 +156,11 @@ fn position_of(named: &str, keywords: &[Option<Keyword>]) -> Option<usize> {
     find(&|keyword| keyword.to_string() == named).or_else(|| find(&|keyword| keyword.normal_form() == form))
 }
 
-/// A string without quotes. Any other value as JSON.
-pub(super) fn as_text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+pub(super) fn no_such_place() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "The campaign has no such section or menu entry. It may have been renamed or deleted.",
+    )
 }
 
 /// The item of an array. If `index` is the next one, an empty object is appended.
