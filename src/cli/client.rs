@@ -59,7 +59,7 @@ impl From<ClientError> for CliError {
                 format!("{error}. Is a worker running there? Set its address with --server or WAYPOST_SERVER")
             }
             ClientError::Unreadable(_) => format!(
-                "{error}. This command has version {}: use the version of the server, or --json",
+                "{error}. This command has version {}: use the version of the server. To list or show something, --json works too",
                 env!("CARGO_PKG_VERSION")
             ),
             error => refusal_text(&error),
@@ -114,6 +114,9 @@ mod tests {
         );
         let unreadable = text(ClientError::Unreadable("state: unknown variant `x`".to_owned()));
         assert!(unreadable.starts_with("the server's answer can't be read: state: unknown variant `x`. This command"));
-        assert!(unreadable.ends_with("use the version of the server, or --json"), "{unreadable}");
+        assert!(
+            unreadable.ends_with("use the version of the server. To list or show something, --json works too"),
+            "{unreadable}"
+        );
     }
 }

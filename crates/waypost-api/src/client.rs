@@ -19,7 +19,7 @@ pub use answer::{Answer, ETag, Versioned};
 pub use error::ClientError;
 pub use pages::Pages;
 
-/// Longer than the server needs: it waits up to 30 s for its own view and the broker.
+/// Longer than the server needs: it waits up to 31 s for its own view and the broker.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 
 pub struct ClientConfig {

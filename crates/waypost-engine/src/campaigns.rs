@@ -45,7 +45,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Attempts of a change, if other workers change the same campaign.
-const MAX_CONFLICT_RETRIES: usize = 50;
+const MAX_ATTEMPTS: usize = 50;
 
 /// What must hold for the campaign when a change is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,8 +170,14 @@ impl Campaigns {
         C: Clone + Into<Option<Campaign>>,
         E: From<CampaignError>,
     {
+        // A change that is refused anyway does not wait for the broker.
+        if *self.sync_state.borrow() == SyncState::Current {
+            let current = self.store.campaign(id).map_err(CampaignError::from)?;
+            check(precondition, current.as_deref())?;
+            change(current.as_deref())?;
+        }
         let _write_lock = self.write_lock().await?;
-        for _ in 0..MAX_CONFLICT_RETRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let current = self.store.campaign(id).map_err(CampaignError::from)?;
             check(precondition, current.as_deref())?;
             let campaign = change(current.as_deref())?;

@@ -46,7 +46,7 @@ const MAX_BATCH_RECORDS: usize = 200;
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// Time for a record to be published, confirmed and applied. After a timeout the record may still be applied.
-/// A replay of a million letters needs most of it to claim them. The command line waits 30 s for a response.
+/// A replay of a million letters needs most of it to claim them. The command line waits 40 s for a response.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Maximum number of letters that one record changes.

@@ -8,9 +8,6 @@ use super::LetterState;
 use crate::ids::{DeadLetterId, ReplayId};
 use crate::timestamp;
 
-/// The reason of a discard is stored with each letter and in each record, so it must be short.
-pub const MAX_DISCARD_REASON_CHARS: usize = 500;
-
 /// Who discarded or erased a letter, when and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

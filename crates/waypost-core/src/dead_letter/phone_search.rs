@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::DeadLetter;
 
-/// Built once for all letters.
-#[derive(Debug, Clone)]
+/// Built once for all letters. It has no `Debug`, because phone numbers are never logged.
+#[derive(Clone)]
 pub struct PhoneSearch {
     phone_number: String,
     /// Every form in which the body of a message may contain the number.

@@ -1,4 +1,4 @@
-//! Typed access to the values of a JSON document. Each [`Node`] has its path, and reports violations with this path.
+//! Typed access to the values of a JSON document. Each [`JsonNode`] has its path, and reports violations with this path.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -42,7 +42,7 @@ impl Campaigns {
         map: impl Fn(StoredCampaign) -> T,
     ) -> Result<Vec<T>, CampaignError> {
         self.check_complete()?;
-        Ok(self.store.campaigns(after, limit, map)?)
+        Ok(tokio::task::block_in_place(|| self.store.campaigns(after, limit, map))?)
     }
 
     /// Like [`list`](Self::list), for the campaigns of the view whose id or name contains `text`, ignoring case. The

@@ -149,13 +149,20 @@ impl DeliveryGuard<'_> {
     }
 
     /// The delivery's outcome is durable.
-    pub fn settled(mut self) {
-        self.end = DeliveryEnd::Settled;
+    pub fn settled(self) {
+        self.end_with(DeliveryEnd::Settled);
     }
 
     /// The delivery could not be settled.
-    pub fn requeued(mut self, cause: RequeueCause) {
-        self.end = DeliveryEnd::Requeued(cause);
+    pub fn requeued(self, cause: RequeueCause) {
+        self.end_with(DeliveryEnd::Requeued(cause));
+    }
+
+    /// What was not counted at its beginning is not counted at its end.
+    fn end_with(mut self, end: DeliveryEnd) {
+        if !matches!(self.end, DeliveryEnd::NotCounted) {
+            self.end = end;
+        }
     }
 }
 
