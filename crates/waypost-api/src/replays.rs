@@ -32,7 +32,7 @@ impl ReplayResponse {
         Self { id_count: replay.ids.as_ref().map(Vec::len), replay }
     }
 
-    /// Omits `ids` if there are more than [`MAX_LISTED_IDS`].
+    /// Omits `ids` if there are more than 100.
     pub fn for_list(replay: Replay) -> Self {
         let mut response = Self::with_all_ids(replay);
         response.replay.ids.take_if(|ids| ids.len() > MAX_LISTED_IDS);

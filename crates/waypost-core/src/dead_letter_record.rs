@@ -28,7 +28,7 @@ pub enum DeadLetterRecord {
     Erase(Erase),
     /// A replay was created. It claims its letters when the record is applied.
     ///
-    /// Serialized as `replayByIdentity` if [`LetterFilter::has_identity`] is true. Older workers skip such a record,
+    /// Serialized as `replayByIdentity` if [`LetterFilter::has_conditions_unknown_before_2026_11_30`] is true. Older workers skip such a record,
     /// because they would also replay letters that the filter excludes.
     #[serde(alias = "replayByIdentity")]
     Replay(Box<Replay>),

@@ -211,7 +211,7 @@ pub enum WaitList {
     Endpoint,
 }
 
-/// Permission to send one request. Return it with [`receiver::Receiver::ended`] or [`receiver::Receiver::cancelled`].
+/// Permission to send one request. Return it with [`receiver::Receiver::record_end`] or [`receiver::Receiver::record_cancellation`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct AdmissionToken {

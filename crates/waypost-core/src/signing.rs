@@ -38,7 +38,7 @@ pub fn signature(webhook: &Webhook, id: &str, body: &[u8], now: DateTime<Utc>) -
 /// Checks how long a replaced secret may still sign requests.
 ///
 /// # Errors
-/// The overlap is longer than [`MAX_OVERLAP`]. The path is that of the field in a request for a rotation.
+/// The overlap is longer than 30 days. The path is that of the field in a request for a rotation.
 pub fn check_overlap(overlap: Duration) -> Result<(), Violation> {
     if overlap > MAX_OVERLAP {
         return Err(Violation::new("$.overlap", "must be a duration of at most 30d"));

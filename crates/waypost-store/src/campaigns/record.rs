@@ -37,7 +37,7 @@ pub enum Control {
         /// The name of the token.
         by: String,
         at: DateTime<Utc>,
-        /// See [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss) of the worker's view.
+        /// See [`CampaignsViewState::accepted_loss`](super::state::CampaignsViewState::accepted_loss) of the worker's view.
         #[serde(default)]
         accepted_loss: Option<u64>,
         /// Whether another worker asked for the restore. If not, an operator decided.
@@ -113,7 +113,7 @@ pub struct Snapshot {
     pub restore: String,
     /// The position of its first record.
     pub at: StreamPosition,
-    /// See [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss).
+    /// See [`CampaignsViewState::accepted_loss`](super::state::CampaignsViewState::accepted_loss).
     #[serde(default)]
     pub accepted_loss: Option<u64>,
     /// Whether another worker asked for the snapshot.

@@ -17,7 +17,7 @@ use crate::{Store, StoreError};
 /// The key of the campaigns stream's position.
 const POSITION: &[u8] = b"campaigns";
 
-/// The key of the [`CampaignsViewState`](super::CampaignsViewState).
+/// The key of the [`CampaignsViewState`].
 const STATE: &[u8] = b"campaigns.state";
 
 impl Store {
