@@ -85,9 +85,10 @@ pub(super) fn token_name(name: &str, others: &[RawToken]) -> Result<String, Stri
 
 /// Errors do not repeat the text, which may be the token itself.
 pub(super) fn token_hash(text: &str, others: &[RawToken]) -> Result<[u8; 32], String> {
-    let hash = hex(text).ok_or("must be the SHA-256 of the token in 64 hex digits: printf %s TOKEN | sha256sum")?;
+    let hash = hex(text)
+        .ok_or("must be the SHA-256 of the token in 64 hex digits. To hash a token: printf %s TOKEN | sha256sum")?;
     if hash[..] == Sha256::digest(b"")[..] {
-        return Err("is the hash of an empty text: printf %s TOKEN | sha256sum".to_owned());
+        return Err("is the hash of an empty text. To hash a token: printf %s TOKEN | sha256sum".to_owned());
     }
     if others.iter().any(|other| other.sha256.eq_ignore_ascii_case(text)) {
         return Err("is also the hash of another token: use a different token for each name".to_owned());

@@ -129,7 +129,7 @@ async fn erase_cancel_and_delete_need_confirmation() {
     app.create_dead_letters(3, 3).await;
     let id = app.waypost.create_replay(&serde_json::json!({ "filter": {}, "ratePerSecond": 0.01 })).await;
     let commands: [(&[&str], &str); 2] = [
-        (&["replays", "cancel", &id], "that it has not sent are pending again"),
+        (&["replays", "cancel", &id], "were not sent, and will be pending again"),
         (&["campaigns", "delete", "13010"], "This will delete campaign 13010"),
     ];
     for (command, question) in commands {

@@ -179,7 +179,7 @@ async fn a_letter_shows_request_and_answer() {
     browser.click(&link("503 Service Unavailable")).await;
     browser.wait_for_path(&format!("/dead-letters/{id}")).await;
     browser.wait_for(&heading("503 Service Unavailable, exhausted pending")).await;
-    browser.wait_for_text("The limit for attempts or for their age was reached").await;
+    browser.wait_for_text("The delivery reached its limit of attempts or of age").await;
     browser.wait_for(&heading("3 attempts")).await;
     for words in ["the database is down", "Replay it when the endpoint works again", "x-api-key: ********"] {
         browser.wait_for_text(words).await;

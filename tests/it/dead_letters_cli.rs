@@ -299,7 +299,7 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     let cancel = ["replays", "cancel", &id];
     let printed = app.waypost.cli(&cancel).await;
     assert_eq!((printed.code, printed.stdout.as_str()), (Some(2), ""), "{printed:#?}");
-    assert!(printed.stderr.contains("dead letters that it has not sent are pending again"), "{printed:#?}");
+    assert!(printed.stderr.contains("dead letters were not sent, and will be pending again"), "{printed:#?}");
     let dry = parse_json(&run_ok(&app, &[&cancel[..], &["--dry-run", "--json"]].concat()).await);
     assert!(dry["unsent"].as_u64().is_some_and(|unsent| (1..=10).contains(&unsent)), "{dry}");
     assert_eq!(parse_json(&run_ok(&app, &["replays", "show", &id, "--json"]).await)["state"], "running");

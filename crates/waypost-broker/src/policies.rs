@@ -68,20 +68,20 @@ const MIN_CONSUMER_TIMEOUT_MS: u64 = 10 * 60 * 1000;
 const UNREACHABLE_BYTES: u64 = 1_000_000_000_000_000;
 
 /// The harmful effects of an effective policy definition.
-pub fn effects(purpose: QueueRole, definition: &Map<String, Value>) -> Vec<PolicyEffect> {
+pub fn effects(role: QueueRole, definition: &Map<String, Value>) -> Vec<PolicyEffect> {
     let drops = definition.get("overflow").and_then(Value::as_str).is_some_and(|overflow| overflow != "reject-publish");
     let effect = |(key, value): (&String, &Value)| {
-        let (severity, description) = effect_of_key(purpose, key, value, drops)?;
+        let (severity, description) = effect_of_key(role, key, value, drops)?;
         Some(PolicyEffect { key: format!("{key}: {value}"), severity, description })
     };
     definition.iter().filter_map(effect).collect()
 }
 
 /// `drops`: the queue drops messages when it is full, instead of refusing new ones.
-fn effect_of_key(purpose: QueueRole, key: &str, value: &Value, drops: bool) -> Option<(Severity, &'static str)> {
+fn effect_of_key(role: QueueRole, key: &str, value: &Value, drops: bool) -> Option<(Severity, &'static str)> {
     use QueueRole::{Campaigns, DeadLetters, Delay, Events, Replays, Retries};
     use Severity::{Degradation, MessageLoss};
-    let effect = match (key, purpose) {
+    let effect = match (key, role) {
         ("max-length-bytes", Campaigns | DeadLetters)
             if value.as_u64().is_some_and(|bytes| bytes >= UNREACHABLE_BYTES) =>
         {
@@ -146,7 +146,7 @@ fn effect_of_key(purpose: QueueRole, key: &str, value: &Value, drops: bool) -> O
 /// A harmful effect of the policies that apply to one of Waypost's queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyFinding {
-    /// Also the name of a stream.
+    /// The name of the queue or stream.
     pub queue: String,
     pub policy: Option<String>,
     /// RabbitMQ merges the operator policy into the policy, so either may set the key.
@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    fn severities(purpose: QueueRole, definition: &Value) -> Vec<Severity> {
+    fn severities(role: QueueRole, definition: &Value) -> Vec<Severity> {
         let definition = definition.as_object().expect("an object");
         effects(purpose, definition).into_iter().map(|effect| effect.severity).collect()
     }

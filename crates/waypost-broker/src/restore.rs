@@ -92,9 +92,9 @@ impl Checker<'_> {
         arguments: FieldTable,
     ) -> Result<(), BrokerError> {
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let exists =
+        let passive_result =
             self.channel().await?.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default()).await;
-        let Some(presence) = self.presence(exists).await? else { return Ok(()) };
+        let Some(presence) = self.presence(passive_result).await? else { return Ok(()) };
         let declared = declare::exchange(self.channel().await?, name, kind, arguments).await;
         self.record_declaration(BrokerObject::new(ObjectKind::Exchange, name), presence, declared).await
     }
@@ -123,21 +123,21 @@ impl Checker<'_> {
 
     async fn queue_presence(&mut self, name: &str) -> Result<Option<ObjectPresence>, BrokerError> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let exists = self.channel().await?.queue_declare(name.into(), passive, FieldTable::default()).await;
-        if let Ok(queue) = &exists
+        let passive_result = self.channel().await?.queue_declare(name.into(), passive, FieldTable::default()).await;
+        if let Ok(queue) = &passive_result
             && self.topology.names.event_queues(self.topology.shards).iter().any(|events| events == name)
         {
             let consumers = queue.consumer_count();
             self.check.waiting_events = self.check.waiting_events.saturating_add(queue.message_count());
             self.check.min_consumers = Some(self.check.min_consumers.map_or(consumers, |fewest| fewest.min(consumers)));
         }
-        self.presence(exists.map(drop)).await
+        self.presence(passive_result.map(drop)).await
     }
 
-    /// Interprets the result of a passive declaration. `None` if it shows nothing: a queue without a leader, for
-    /// example, exists and does not answer.
-    async fn presence(&mut self, exists: lapin::Result<()>) -> Result<Option<ObjectPresence>, BrokerError> {
-        let Err(error) = exists else { return Ok(Some(ObjectPresence::Present)) };
+    /// Interprets the result of a passive declaration. `None` if the result is unclear: a queue without a
+    /// leader, for example, exists and does not answer.
+    async fn presence(&mut self, passive_result: lapin::Result<()>) -> Result<Option<ObjectPresence>, BrokerError> {
+        let Err(error) = passive_result else { return Ok(Some(ObjectPresence::Present)) };
         let missing = error.to_string().contains("NOT_FOUND");
         // This fails if not only the channel but the connection is lost.
         self.channel().await?;

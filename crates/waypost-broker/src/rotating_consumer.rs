@@ -33,13 +33,13 @@ const RECOVERY_WINDOW: Duration = Duration::from_secs(5);
 /// Message bodies of one queue in flight, on average.
 const IN_FLIGHT_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
 
-/// The window of a connection's first channel, until the size of messages is known. With a larger one, a batch of
-/// messages that is too large for the memory of a worker would also exhaust the memory of the next worker.
+/// The window of a connection's first channel, until the size of messages is known. A larger window could
+/// hold more bytes than a worker has memory for. The next worker would receive the same messages, and fail too.
 const INITIAL_WINDOW: u16 = 16;
 
 pub struct ReceivedMessage {
     pub message: Message,
-    /// Acknowledges the message. Other messages may belong to another channel.
+    /// Acknowledges this message only. The next message may come from another channel.
     pub acks: Acks,
     pub source: MessageSource,
 }
@@ -91,8 +91,8 @@ impl Window {
     }
 }
 
-/// Receives messages of a queue. At most one window of them is in flight, besides those of retired channels. A busy
-/// channel is not replaced while retired channels have half of the largest window or more.
+/// Receives messages of a queue. At most one window of messages is in flight on the current channel, and more on retired
+/// channels. A busy channel is not replaced while retired channels have half of the largest window or more.
 pub struct RotatingConsumer<'a> {
     connection: &'a Connection,
     queue: &'a str,

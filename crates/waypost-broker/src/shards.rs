@@ -51,8 +51,8 @@ impl Topology {
     /// Removes the surplus bindings.
     ///
     /// Workers with different numbers of shards may run at the same time, and each removes bindings that another needs.
-    /// So only one worker at a time declares its own bindings and then removes the surplus ones. The bindings of the
-    /// last worker are complete.
+    /// A lock lets one worker at a time declare its bindings and remove the surplus ones. The bindings of the last worker
+    /// are therefore complete.
     pub(super) async fn unbind_surplus(&self, connection: &Connection) -> Result<UnbindOutcome, BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
         // An exclusive queue is the lock: it belongs to one connection and disappears with the connection.

@@ -26,7 +26,7 @@ use super::subscription::{Message, StartAt, Subscription};
 /// Records in flight. A record may be a document of 1 MiB, so this limits memory.
 const PREFETCH: u16 = 100;
 
-/// An existing record arrives within this time. If the broker is slower, the view is rebuilt needlessly.
+/// The record at the stored position arrives within this time if it exists. If the broker is slower, the view is rebuilt needlessly.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A broker that accepts messages confirms the marker within this time.
@@ -41,7 +41,7 @@ pub struct StreamRecord {
     /// Empty for a marker.
     pub body: Vec<u8>,
     pub trace: Option<TraceContext>,
-    /// For a replayed dead letter.
+    /// `Some` if a replay published the record.
     pub replay: Option<ReplayRef>,
     /// Why the broker dead-lettered the message; `None` if a worker published the record.
     pub removals: Option<Removals>,
@@ -135,7 +135,7 @@ impl StreamReader {
         Ok(StreamRecord { position, body, trace, replay, removals })
     }
 
-    /// The next record if it has already arrived. With it the caller applies many records at once.
+    /// The next record if it has already arrived. Lets the caller apply many records in one batch.
     ///
     /// # Errors
     /// [`BrokerError::ChannelFailed`].
@@ -178,7 +178,7 @@ async fn find_end_of_last_chunk(connection: &Connection, stream: &str) -> Result
         }
         Ok::<(), BrokerError>(())
     };
-    // If it does not end, other programs are publishing: the records that arrive now are newer than the start.
+    // If `read` does not end in time, other programs are publishing. The records that arrive then are newer than the start.
     tokio::time::timeout(RECORD_TIMEOUT, read).await.unwrap_or(Ok(()))?;
     Ok(end)
 }

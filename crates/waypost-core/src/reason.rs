@@ -76,7 +76,7 @@ impl DeadLetterReason {
             Self::Maxlen => "the broker removed the message because its queue was too long",
             Self::Gone => "the receiver wants no further requests at this URL",
             Self::ForbiddenAddress => "the egress rules forbid the address",
-            Self::Exhausted => "the limit for attempts or for their age was reached",
+            Self::Exhausted => "the delivery reached its limit of attempts or of age",
             Self::WebhookDeleted => "the webhook or its campaign was deleted before the delivery succeeded",
             Self::WebhookDisabled => "the webhook was disabled before the delivery succeeded",
         }

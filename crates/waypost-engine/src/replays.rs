@@ -258,7 +258,7 @@ impl Replays {
         let message_id = uuid::Uuid::now_v7().to_string();
         let outgoing = OutboundMessage::new(Destination::Queue(self.names.replays()), message_id, body);
         let published = tokio::time::timeout(WAKEUP_TIMEOUT, self.publisher.publish(outgoing)).await;
-        let timed_out = || DeadLetterError::Unavailable("the broker does not take messages".to_owned());
+        let timed_out = || DeadLetterError::Unavailable("the broker accepts no messages: try again".to_owned());
         published
             .map_err(|_| timed_out())?
             .map_err(|error: PublishError| DeadLetterError::Unavailable(error.to_string()))

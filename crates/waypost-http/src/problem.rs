@@ -131,5 +131,8 @@ pub(super) async fn address_not_found(OriginalUri(uri): OriginalUri) -> Problem 
 }
 
 pub(super) async fn method_not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not allowed at {}: see /v1/openapi.json", uri.path()),
+    )
 }

@@ -224,7 +224,7 @@ mod tests {
                          { "replayId": "rp_2", "at": "2026-11-22T04:30:00.000Z", "outcome": "delivered" } ] }));
         let expected = "\
 dl_1  replayed
-exhausted: the limit for attempts or for their age was reached
+exhausted: the delivery reached its limit of attempts or of age
 dead letter since 2026-11-22T03:01:05.678Z (2h 2m ago)
 
 Delivery

@@ -75,11 +75,10 @@ pub(super) fn unsent(replay: &Replay) -> u64 {
     replay.total.saturating_sub(replay.sent)
 }
 
-/// The effect of `waypost replays cancel`: `cancel replay rp_1, after which 545 dead letters that it has not sent are
-/// pending again`.
+/// The effect of `waypost replays cancel`: `cancel replay rp_1: 545 dead letters were not sent, and will be pending again`.
 pub(super) fn cancel_effect(replay: &Replay) -> String {
     let unsent = sanitize::dead_letters(unsent(replay));
-    format!("cancel replay {}, after which {unsent} that it has not sent are {}", id(replay), restored_state(replay))
+    format!("cancel replay {}: {unsent} were not sent, and will be {}", id(replay), restored_state(replay))
 }
 
 /// What failed or was not sent, and the commands to fix it. `None` if everything was sent and nothing failed.
@@ -88,9 +87,12 @@ pub(super) fn problems(replay: &Replay) -> Option<String> {
     let early_end = match replay.state {
         ReplayState::Stopped => {
             let ratio = replay.stop_on_failure_ratio.map_or_else(String::new, |ratio| format!(" ({ratio})"));
-            Some(format!("stopped by the failure ratio{ratio}: {unsent} not sent are {}", restored_state(replay)))
+            Some(format!(
+                "stopped by the failure ratio{ratio}: {unsent} were not sent and are {}",
+                restored_state(replay)
+            ))
         }
-        ReplayState::Cancelled => Some(format!("cancelled: {unsent} not sent are {}", restored_state(replay))),
+        ReplayState::Cancelled => Some(format!("cancelled: {unsent} were not sent and are {}", restored_state(replay))),
         ReplayState::Running | ReplayState::Paused | ReplayState::Done => None,
     };
     let failed = (replay.failed > 0).then(|| {
@@ -223,7 +225,7 @@ pub(super) mod tests {
     fn unsent_dead_letters_come_with_a_replay_command() {
         let stopped = problems(&replay("stopped", 100, 5, 15).replay).unwrap();
         let (first, rest) = stopped.split_once('\n').unwrap();
-        assert_eq!(first, "stopped by the failure ratio (0.5): 80 dead letters not sent are pending again");
+        assert_eq!(first, "stopped by the failure ratio (0.5): 80 dead letters were not sent and are pending again");
         assert!(rest.starts_with("15 dead letters failed again"), "{rest}");
         let resend = "to send the others:\n  waypost dead-letters replay --campaign 13010 --label 'Welcome Message' \
                      --status 503 --until 2026-11-22T03:00:00.123Z --stop-on-failure-ratio 0.5";
@@ -236,16 +238,16 @@ pub(super) mod tests {
         assert!(problems(&earlier).unwrap().contains("waypost dead-letters replay --until 2026-11-21T00:00:00.000Z"));
         let ids = Some(vec![DeadLetterId::new("dl_1")]);
         let cancelled = Replay { filter: None, ids, ..replay("cancelled", 100, 5, 0).replay };
-        assert_eq!(problems(&cancelled).unwrap(), "cancelled: 95 dead letters not sent are as they were before");
+        assert_eq!(
+            problems(&cancelled).unwrap(),
+            "cancelled: 95 dead letters were not sent and are as they were before"
+        );
     }
 
     #[test]
     fn the_cancel_effect_counts_unsent_dead_letters() {
         let running = replay("running", 1000, 450, 5).replay;
-        assert_eq!(
-            cancel_effect(&running),
-            "cancel replay rp_1, after which 545 dead letters that it has not sent are pending again"
-        );
+        assert_eq!(cancel_effect(&running), "cancel replay rp_1: 545 dead letters were not sent, and will be pending again");
     }
 
     #[test]

@@ -59,7 +59,7 @@ replay rp_1 running: 450 delivered, 5 failed, of 1,000 dead letters
         assert_eq!(render(&replay), expected);
         let with_state = |state| ReplayResponse::with_all_ids(Replay { state, ..replay.replay.clone() });
         let cancelled = render(&with_state(ReplayState::Cancelled));
-        assert!(cancelled.contains("cancelled: 545 dead letters not sent are pending again"), "{cancelled}");
+        assert!(cancelled.contains("cancelled: 545 dead letters were not sent and are pending again"), "{cancelled}");
         let done = Replay { failed: 0, ..with_state(ReplayState::Done).replay };
         let done = ReplayResponse::with_all_ids(done);
         assert!(render(&done).ends_with("ended            –"), "{}", render(&done));

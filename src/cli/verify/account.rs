@@ -64,7 +64,7 @@ impl fmt::Display for AccountFinding {
             ),
             Self::LostFromDelayQueues(messages) => write!(
                 formatter,
-                "{messages} messages were put into the delay queues, and are neither there nor taken. Check if RabbitMQ holds \
+                "{messages} messages were put into the delay queues, and are neither in the queues nor with a worker. Check if RabbitMQ holds \
                  them (`rabbitmqctl list_queues name messages messages_ready` shows a delay queue with more messages than \
                  ready messages; docs/SETTINGS.md says how to free them), if queues were deleted or purged, or if a worker \
                  that took them has ended"
@@ -87,7 +87,7 @@ impl fmt::Display for Note {
             Self::StartTimesDiffer => formatter.write_str("the workers were started at different times."),
             Self::InTransit(messages) => write!(
                 formatter,
-                "{messages} messages are missing, and more were put there in the last seconds. Run the command again later."
+                "{messages} messages are missing, but more than that were put into the delay queues in the last seconds. Run the command again later."
             ),
         }
     }
@@ -140,7 +140,7 @@ impl AccountReport {
         Self { recently_put: (put(&self) - put(previous)).max(0), ..self }
     }
 
-    /// Messages that were put into the delay queues, and are neither there nor taken.
+    /// Messages that were put into the delay queues, and are neither in the queues nor with a worker.
     fn missing_from_delay_queues(&self) -> i64 {
         let difference = self.value("ladder_messages_total", "put") - self.value("ladder_messages_total", "taken");
         difference - self.delayed_messages() - self.total("messages_in_hand")

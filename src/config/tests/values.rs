@@ -169,8 +169,8 @@ fn tokens_have_distinct_names_and_hashes() {
             "http.tokens[1].role: `admin` is not one of viewer, operator, editor",
             "http.tokens[1].sha256: is also the hash of another token: use a different token for each name",
             "http.tokens[2].name: must be 1 to 100 characters",
-            "http.tokens[2].sha256: must be the SHA-256 of the token in 64 hex digits: printf %s TOKEN | sha256sum",
-            "http.tokens[3].sha256: is the hash of an empty text: printf %s TOKEN | sha256sum",
+            "http.tokens[2].sha256: must be the SHA-256 of the token in 64 hex digits. To hash a token: printf %s TOKEN | sha256sum",
+            "http.tokens[3].sha256: is the hash of an empty text. To hash a token: printf %s TOKEN | sha256sum",
         ]
         .map(|violation| format!("{violation} (from waypost.toml)"))
     );

@@ -7,9 +7,9 @@ use super::keys::{from_key, to_key};
 use crate::StoreError;
 
 impl LetterView {
-    /// Removed messages whose letters are still to be written, with their offsets: at most `limit` messages, until
-    /// their total size reaches `max_bytes`. `seed` is any number. It selects the first message, so that several
-    /// workers start with different messages.
+    /// Returns removed messages whose letters are not written yet, with their offsets. Stops at `limit` messages, or when
+    /// their total size reaches `max_bytes`. `seed` is any number. It selects the first message, so that workers start
+    /// with different messages.
     ///
     /// # Errors
     /// [`StoreError`].
