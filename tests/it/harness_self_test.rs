@@ -53,7 +53,7 @@ async fn the_shared_broker_stores_many_messages() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "in vain")]
+#[should_panic(expected = "no expected records")]
 async fn a_missing_stream_record_fails_the_test() {
     let amqp = Amqp::connect(&Broker::shared().await.url()).await;
     let stream = unique("lacking");
