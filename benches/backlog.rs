@@ -1,5 +1,5 @@
-//! Memory under a backlog: so many events are ready in the queue, a worker is started, and its peak resident memory is
-//! read when all are delivered.
+//! Memory use with a backlog: publishes events, starts a worker, and reports the peak resident memory after all
+//! deliveries.
 //!
 //! ```text
 //! cargo bench --bench backlog            # 1,000,000 events
@@ -23,7 +23,7 @@ use support::{Amqp, Broker, Waypost, wait_until};
 
 const PREFIX: &str = "backlog";
 
-/// Published in one go; the next batch waits for its confirms.
+/// The number of events that are published before their confirms are awaited.
 const BATCH: u64 = 10_000;
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1_800);
@@ -74,7 +74,7 @@ async fn main() {
     println!("backlog of {count} events: peak RSS {:.1} MB, {rate:.0} deliveries/s", kilobytes as f64 * 1024.0 / 1e6);
 }
 
-/// A receiver that only counts, on a runtime of its own.
+/// A receiver that only counts requests, on its own runtime.
 async fn receiver(received: Arc<AtomicU64>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/", listener.local_addr().expect("an address"));
@@ -87,9 +87,9 @@ async fn receiver(received: Arc<AtomicU64>) -> String {
     url
 }
 
-/// The most memory a process has had resident so far, in units of 1024 bytes.
+/// The peak resident memory of a process, in units of 1024 bytes.
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak memory");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM in the status");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -1,12 +1,12 @@
-//! Dead letters by the million: they are written to a broker, a worker builds its view of them, and everything that people
-//! do with them is timed, over HTTP, with the worker's memory beside it. `docs/BENCHMARKS.md` keeps the figures.
+//! Performance with a million dead letters: they are written to a broker, a worker builds its view, and the operations
+//! of people are timed over HTTP, with the worker's memory. `docs/BENCHMARKS.md` has results.
 //!
 //! ```text
 //! make dead-letters                 # 1,000,000 dead letters
 //! make dead-letters ARGS=100000
 //! ```
 //!
-//! It fails where a page of a list took more than 50 ms.
+//! Fails if a page of a list took more than 50 ms.
 
 #[path = "dead_letters/letters.rs"]
 mod letters;
@@ -43,12 +43,12 @@ use support::amqp::Message;
 use support::background_server::BackgroundServer;
 use support::{Amqp, Broker, Waypost, unique, wait_until};
 
-/// Published in one go; the next batch waits for its confirms.
+/// The number of records that are published before their confirms are awaited.
 const BATCH: u64 = 10_000;
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1_800);
 
-/// Requests at once of a client that does nothing else, beside which a replay is put: as many as one replay has.
+/// Concurrent requests of the bare client that a replay is compared with. A replay has the same number.
 const REQUESTS: usize = 16;
 
 #[tokio::main]
@@ -66,8 +66,8 @@ async fn main() -> ExitCode {
         ended = Box::pin(AssertUnwindSafe(bench.run()).catch_unwind()) => Some(ended),
         _ = tokio::signal::ctrl_c() => None,
     };
-    // The broker may be somebody's: it is left as it was.
-    bench.topology.delete(&bench.connection).await.expect("what was declared is deleted");
+    // The broker may belong to somebody, so the benchmark removes its objects.
+    bench.topology.delete(&bench.connection).await.expect("the declared objects are deleted");
     match ended {
         Some(Ok(code)) => code,
         Some(Err(panic)) => std::panic::resume_unwind(panic),
@@ -75,7 +75,6 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What all steps need.
 struct Bench {
     url: String,
     prefix: String,
@@ -85,15 +84,15 @@ struct Bench {
     letters: LetterGenerator,
 }
 
-/// A view that was built.
+/// The measurements of building a view.
 struct ViewBuild {
     took: Duration,
-    /// Letters the view had, and the worker's memory then.
+    /// Pairs of the number of letters in the view and the worker's memory.
     memory: Vec<(u64, u64)>,
 }
 
 impl ViewBuild {
-    /// The memory with a quarter of so many letters, with half and with three quarters, as rows.
+    /// Rows with the memory at a quarter, half and three quarters of `count` letters.
     fn quarters(&self, count: u64) -> Vec<Vec<String>> {
         let with = |quarter: u64| self.memory.iter().find(|(letters, _)| *letters >= count * quarter / 4);
         let row = |(letters, bytes): &(u64, u64)| {
@@ -104,7 +103,7 @@ impl ViewBuild {
 }
 
 impl Bench {
-    /// Declares the stream of dead letters, under a name that nobody has.
+    /// Declares the stream of dead letters under an unused name.
     async fn prepare(url: String, count: u64) -> Self {
         let prefix = unique("dead-letters");
         let names = Names::new(&prefix);
@@ -219,7 +218,7 @@ impl Bench {
         verdict(&lists)
     }
 
-    /// Writes the letters to the stream, and tells their bytes.
+    /// Writes the letters to the stream, and returns their size in bytes.
     async fn publish(&self) -> u64 {
         let count = self.letters.count();
         let bar = bar(count, "published");
@@ -239,7 +238,7 @@ impl Bench {
         bytes
     }
 
-    /// Reads the stream as a worker does, and does nothing with it.
+    /// Reads the stream as a worker does, and discards the records.
     async fn read(&self) -> Duration {
         let bar = bar(self.letters.count(), "read");
         let began = Instant::now();
@@ -258,7 +257,7 @@ impl Bench {
         began.elapsed()
     }
 
-    /// Waits until the worker, which has just been started with an empty store, has all letters.
+    /// Waits until a worker that started with an empty store has all letters.
     async fn build(&self, waypost: &Waypost) -> ViewBuild {
         let bar = bar(self.letters.count(), "in the view");
         let began = Instant::now();
@@ -272,7 +271,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         };
-        // The list is held back until the view is current.
+        // The list responds once the view is current.
         let listed = wait_until("the view", WAIT_TIMEOUT, async || {
             (waypost.get("/v1/dead-letters?limit=1").await.status == 200).then_some(())
         });
@@ -286,7 +285,7 @@ impl Bench {
         ViewBuild { took, memory: samples }
     }
 
-    /// A benchmark of wrong answers is worth nothing.
+    /// Checks the results, because timings of wrong results are useless.
     fn assert_rare_letters_found(&self, lists: &[PageTimings]) {
         let (teapots, of_rare_campaign) = self.letters.rarities();
         for (what, expected) in [
@@ -301,7 +300,7 @@ impl Bench {
         }
     }
 
-    /// Everything else that reads.
+    /// Measures all other reads.
     async fn measure_lists(&self, waypost: &Waypost) -> Vec<(String, Times)> {
         eprintln!("reading summaries and letters");
         let campaign = campaign_id(0);
@@ -342,14 +341,14 @@ impl Bench {
         })
         .await;
         let list = began.elapsed();
-        // Answered once what is written to the log now has been read from it.
+        // The response comes after the worker has read everything in the log.
         assert_eq!(waypost.discard(&json!({ "ids": [self.letters.letter(0).id] })).await, 1);
         let whole = began.elapsed();
         assert_eq!(waypost.count_letters("").await, self.letters.count(), "letters after the start");
         RestartTimes { list, whole }
     }
 
-    /// Discards a hundredth of the letters, out of the middle; tells how many and how long it took.
+    /// Discards a hundredth of the letters, from the middle. Returns the number and the duration.
     async fn discard(&self, waypost: &Waypost) -> (u64, Duration) {
         eprintln!("discarding");
         let filter = json!({ "since": self.letters.at(500), "until": self.letters.at(510) });
@@ -365,9 +364,9 @@ impl Bench {
         }
     }
 
-    /// Replays a fiftieth of the letters, out of the middle; tells how many and how long it took.
+    /// Replays about a fiftieth of the letters, from the middle. Returns the number and the duration.
     async fn replay(&self, waypost: &Waypost) -> (u64, Duration) {
-        // Not all are exhausted: a little more than a fiftieth.
+        // Slightly more than a fiftieth, because not all are exhausted.
         let (since, until_time) = (self.letters.at(600), self.letters.at(622));
         let filter = json!({ "since": since, "until": until_time, "reason": "exhausted" });
         let began = Instant::now();
@@ -385,11 +384,11 @@ impl Bench {
     }
 }
 
-/// How long a start took.
+/// The duration of a start.
 struct RestartTimes {
-    /// Until the list answered.
+    /// Until the list responds.
     list: Duration,
-    /// Until the log of dead letters was followed again.
+    /// Until the worker follows the log of dead letters.
     whole: Duration,
 }
 
@@ -404,7 +403,7 @@ async fn follow(waypost: &Waypost, lists: Vec<List>) -> Vec<PageTimings> {
     followed
 }
 
-/// Counts what an erasure would erase, to its end.
+/// Runs a dry run of an erasure.
 async fn erasure(waypost: &Waypost, phone_number: &str) {
     let mut cursor = Value::Null;
     loop {
@@ -423,7 +422,7 @@ async fn forecast(waypost: &Waypost, order: &Value) {
     assert_eq!(reply.status, 200, "{reply:?}");
 }
 
-/// Customers' endpoints that answer 200 and only count, on a thread of their own.
+/// Endpoints that answer 200 and only count requests, on their own thread.
 struct Receiver {
     url: String,
     _server: BackgroundServer,
@@ -453,7 +452,7 @@ fn receiver() -> (Receiver, Arc<AtomicU64>) {
     (Receiver { url, _server: server }, received)
 }
 
-/// Requests like those of a replay, of a client that does nothing else.
+/// Requests like those of a replay, from a client that does nothing else.
 async fn bare_requests(url: &str) -> (u64, Duration) {
     const COUNT: u64 = 20_000;
     let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
@@ -470,7 +469,7 @@ async fn bare_requests(url: &str) -> (u64, Duration) {
     (COUNT, began.elapsed())
 }
 
-/// Whether all pages came in time.
+/// Fails if a page was too slow.
 fn verdict(lists: &[PageTimings]) -> ExitCode {
     let slow: Vec<String> = lists.iter().filter_map(PageTimings::too_slow).collect();
     if slow.is_empty() {
@@ -481,7 +480,7 @@ fn verdict(lists: &[PageTimings]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Drawn on a terminal only.
+/// A progress bar on a terminal, otherwise a line.
 fn bar(length: u64, doing: &str) -> ProgressBar {
     eprintln!("{doing}: …");
     let style = ProgressStyle::with_template(&format!("{{bar:30}} {{human_pos}}/{{human_len}} {doing}  {{eta}} left"));

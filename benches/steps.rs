@@ -1,5 +1,5 @@
-//! What the pure steps of a delivery cost, one by one, on one core and without any I/O: from an event's bytes to the decision
-//! what follows an attempt.
+//! The cost of each pure step of a delivery, on one core and without I/O: from parsing an event to deciding what
+//! follows an attempt.
 //!
 //! ```text
 //! make steps                      # all of them
@@ -20,7 +20,7 @@ use waypost_core::redact::{Truncation, mask_secrets};
 use waypost_core::retry::{RetryPolicy, decide};
 use waypost_core::{Attempt, Delivery, request, resolve};
 
-/// Sections of a campaign that is larger than most.
+/// The number of sections in a large campaign.
 const MANY_SECTIONS: usize = 200;
 
 fn main() {
@@ -32,7 +32,6 @@ fn main() {
     criterion.final_summary();
 }
 
-/// From bytes to values.
 fn reading(criterion: &mut Criterion) {
     let body = body();
     criterion.bench_function("event::decode", |bencher| bencher.iter(|| event::decode(black_box(&body), None)));
@@ -49,7 +48,6 @@ fn reading(criterion: &mut Criterion) {
     }
 }
 
-/// Which webhooks fire.
 fn resolving(criterion: &mut Criterion) {
     let event = event();
     for (name, sections) in [("resolve", 1), ("resolve, the last of 200 sections", MANY_SECTIONS)] {
@@ -65,7 +63,6 @@ fn resolving(criterion: &mut Criterion) {
     });
 }
 
-/// Around the request.
 fn attempting(criterion: &mut Criterion) {
     let (delivery, now) = (delivery(), now());
     criterion.bench_function("request::render", |bencher| bencher.iter(|| request::render(black_box(&delivery), now)));
@@ -88,7 +85,6 @@ fn attempting(criterion: &mut Criterion) {
     }
 }
 
-/// To the delay ladder and back.
 fn waiting(criterion: &mut Criterion) {
     for (name, attempts) in [("1 attempt", 1), ("10 attempts", 10)] {
         let mut delivery = delivery();
@@ -123,7 +119,7 @@ fn event() -> StepEvent {
     event::decode(&body(), None).expect("an event")
 }
 
-/// The example of the documentation, after so many other sections.
+/// The documented example after `sections` other sections.
 fn document(sections: usize) -> Value {
     let webhook = |path: &str| json!({ "url": format!("https://example.com/hooks/{path}") });
     let interaction = |to: &str| json!({ "type": "interaction", "to": to });
@@ -155,7 +151,7 @@ fn webhook(headers: Value) -> Webhook {
     serde_json::from_value(webhook).expect("a webhook")
 }
 
-/// The credentials after `Bearer` are a secret too.
+/// The credentials after `Bearer` are secret too.
 fn secret_headers() -> Value {
     json!({ "X-Api-Key": "the-key-of-the-customer", "Authorization": "Bearer 0123456789abcdef" })
 }

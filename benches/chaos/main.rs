@@ -1,13 +1,13 @@
-//! The ledger: workers against a cluster of three RabbitMQ nodes, with publishers and receivers, while a schedule that follows
-//! from a seed kills, cuts, stalls, blocks and fills what it can; and then the account of what became of every event.
-//! `docs/RELIABILITY.md` keeps one and says how it comes about.
+//! A fault drill with a report: workers and a cluster of three RabbitMQ nodes, with publishers and receivers. A
+//! schedule that is derived from a seed injects faults, and the account shows what happened to every event.
+//! `docs/RELIABILITY.md` has a report and explains it.
 //!
 //! ```text
 //! make chaos                                  # two minutes, any seed
 //! make chaos ARGS="--seed 7 --minutes 10"     # the same again, and longer
 //! ```
 //!
-//! The drill itself is `tests/support/chaos`; a short one is among the tests.
+//! The drill is in `tests/support/chaos`. The integration tests run a short one.
 
 mod report;
 #[path = "../../tests/support/mod.rs"]
@@ -25,32 +25,32 @@ use tokio::signal::unix::{SignalKind, signal};
 use support::chaos::fault::Fault;
 use support::chaos::{self, ChaosResult, ChaosRun, DrainResult, Progress, ScheduleMode};
 
-/// Injects faults for a while, and takes the account.
+/// Injects faults for a while, and reports what happened to every event.
 #[derive(Debug, Parser)]
 #[command(name = "make chaos")]
 struct Options {
-    /// What the schedule follows from; any, and told, where none is given.
+    /// Seed of the schedule. Random if not given.
     #[arg(long)]
     seed: Option<u64>,
-    /// How long events are published and faults injected.
+    /// How long to publish events and inject faults.
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
-    /// Workers.
+    /// Number of workers.
     #[arg(long, default_value_t = 3)]
     workers: usize,
-    /// Events published a second.
+    /// Events published per second.
     #[arg(long, default_value_t = 60)]
     rate: u32,
-    /// The workers speak to the broker over TLS. Needs root, for a network of the nodes' own.
+    /// Use TLS between workers and the broker. Needs root, for a network of the nodes' own.
     #[arg(long)]
     tls: bool,
-    /// One fault at a time, to see what each of them does to deliveries.
+    /// Inject one fault at a time, to measure the effect of each.
     #[arg(long)]
     apart: bool,
-    /// All nodes are killed at once, too. RabbitMQ's streams, and so dead letters, are not made for that.
+    /// Also kill all nodes at once. RabbitMQ's streams, and so dead letters, may lose records then.
     #[arg(long)]
     all_nodes: bool,
-    /// What cargo tells every benchmark.
+    /// Cargo passes this flag to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -58,7 +58,7 @@ struct Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    // The standard library's only source of chance; short, to be typed again.
+    // The hash keys are the only random numbers in the standard library. Short, to be easy to type.
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(0) % 100_000);
     let drill = ChaosRun {
         seed,
@@ -83,7 +83,7 @@ async fn main() -> ExitCode {
     );
     eprintln!("{again}");
     let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
-    // What was started ends with the future that owns it, also where somebody has had enough.
+    // Dropping the future ends everything it started, also on SIGTERM or Ctrl-C.
     let findings = tokio::select! {
         findings = Box::pin(run(&drill)) => findings,
         _ = terminate.recv() => return ExitCode::from(143),
@@ -116,7 +116,7 @@ async fn run(drill: &ChaosRun) -> ChaosResult {
         let Progress { elapsed, published, accepted, faults, in_progress } = progress;
         let doing = if elapsed < drill.duration { String::new() } else { format!("{}: ", in_progress.join(", ")) };
         bar.set_message(format!("{doing}{published} events, {accepted} deliveries, {faults} faults"));
-        // Once in a while for a log, too.
+        // Prints progress for a log every 30 s.
         if bar.is_hidden() && elapsed.as_secs().is_multiple_of(30) {
             let in_progress = in_progress.join(", ");
             eprintln!(
@@ -130,7 +130,7 @@ async fn run(drill: &ChaosRun) -> ChaosResult {
     findings
 }
 
-/// Writes what the workers and the nodes printed to a folder, for whoever looks for the reason; gives back which.
+/// Writes the output of workers and nodes to a folder, and returns its path.
 fn keep_logs(seed: u64, findings: &ChaosResult) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}"));
     std::fs::create_dir_all(&folder).expect("a folder");

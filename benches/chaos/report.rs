@@ -1,4 +1,4 @@
-//! The account for people, as Markdown tables so that it can be kept.
+//! The report, as Markdown tables.
 
 use std::time::Duration;
 
@@ -11,10 +11,9 @@ use super::support::chaos::stall_metrics;
 use super::support::chaos::{ChaosResult, ChaosRun, ControlStreamResult, DrainResult, ScheduleMode};
 use super::support::network::Delay;
 
-/// So many of what should not be are shown.
+/// The maximum number of problems to print of each kind.
 const SHOWN: usize = 20;
 
-/// Prints everything.
 pub(crate) fn print(drill: &ChaosRun, version: &str, findings: &ChaosResult) {
     let ChaosRun { seed, duration, mode, nodes, workers, publishers, receivers, events_per_second, tls, .. } = drill;
     println!(

@@ -1,4 +1,4 @@
-//! The letters: made up, the same ones in each run but for the day, and as unlike each other as those of many customers.
+//! Generated letters: the same in each run except for the date, and as varied as those of many customers.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -13,22 +13,22 @@ use waypost_core::reason::DeadLetterReason;
 use waypost_core::violation::Violation;
 use waypost_core::{Attempt, Delivery, TraceContext, timestamp};
 
-/// Campaigns with many letters each, of five webhooks each.
+/// The number of campaigns with many letters. Each has five webhooks.
 const CAMPAIGNS: u64 = 50;
 
-/// The campaign that has only [`RARE_POSITIONS`] letters, all of them among the oldest.
+/// A campaign that has only [`RARE_POSITIONS`] letters, all among the oldest.
 pub(crate) const RARE_CAMPAIGN: &str = "99001";
 
-/// Letters of the rare campaign, by their place among all: parts of a thousand.
+/// The positions of the rare campaign's letters, in thousandths of all letters.
 const RARE_POSITIONS: [u64; 5] = [3, 11, 12, 40, 71];
 
-/// Letters with the status 418, by their place among all: parts of a thousand.
+/// The positions of letters with status 418, in thousandths of all letters.
 const TEAPOT_POSITIONS: [u64; 3] = [50, 310, 620];
 
-/// Less than the retention, so that none is forgotten meanwhile.
+/// Less than the retention, so that no letter expires.
 const DAYS: i64 = 20;
 
-/// All of them, made one at a time.
+/// Generates the letters one at a time.
 pub(crate) struct LetterGenerator {
     count: u64,
     first: DateTime<Utc>,
@@ -36,7 +36,7 @@ pub(crate) struct LetterGenerator {
     rare: Origin,
 }
 
-/// Where a letter comes from.
+/// The campaign and webhook of a letter.
 struct Origin {
     campaign: String,
     label: String,
@@ -46,35 +46,34 @@ struct Origin {
 }
 
 impl LetterGenerator {
-    /// So many letters, the last of which is dead now.
+    /// Generates `count` letters. The last one is dead now.
     pub(crate) fn new(count: u64) -> Self {
         let places = (0..CAMPAIGNS).flat_map(|number| origins(&campaign_id(number))).collect();
         let rare = origins(RARE_CAMPAIGN).remove(0);
         Self { count, first: Utc::now() - TimeDelta::days(DAYS), places, rare }
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// The campaigns as they are now, with all webhooks at this URL.
+    /// The current campaigns, with all webhooks at this URL.
     pub(crate) fn campaigns(url: &str) -> Vec<Value> {
         let ids = (0..CAMPAIGNS).map(campaign_id).chain([RARE_CAMPAIGN.to_owned()]);
         ids.map(|id| document(&id, |webhook| format!("{url}{webhook}"))).collect()
     }
 
-    /// When the letter is dead that has this part of a thousand before it.
+    /// The time at which this many thousandths of the letters are dead.
     pub(crate) fn at(&self, thousandth: u64) -> String {
         timestamp::text(&self.dead_at(self.part(thousandth)))
     }
 
-    /// How many letters have the status 418, and how many are of the rare campaign.
+    /// The number of letters with status 418, and the number of letters of the rare campaign.
     pub(crate) fn rarities(&self) -> (u64, u64) {
         (self.number_at(&TEAPOT_POSITIONS), self.number_at(&RARE_POSITIONS))
     }
 
-    /// Phone number, event and delivery of a letter that has this part of a thousand before it, as a query has them.
+    /// The phone number, event id and delivery id of a letter at this position, escaped for a query.
     pub(crate) fn identities(&self, thousandth: u64) -> (String, String, String) {
         let letters = (self.part(thousandth)..).map(|number| self.letter(number));
         let letter = letters.take(1_000).find(|letter| letter.event.is_some()).expect("a delivery");
@@ -109,7 +108,7 @@ impl LetterGenerator {
         if is_at(&TEAPOT_POSITIONS) {
             return delivery_letter(place, number, DeadLetterReason::Exhausted, Ending::Status(418), 3, dead_at);
         }
-        // Webhooks have retry policies of their own.
+        // Webhooks have different retry policies.
         let attempts = [12, 12, 6, 3][chance.of(1, 4) as usize];
         let ending = chance.ending();
         match chance.of(2, 2000) {
@@ -123,17 +122,17 @@ impl LetterGenerator {
     }
 }
 
-/// The id of a campaign: the one with number 0 has the most letters, the last one the fewest.
+/// The id of a campaign. Campaign 0 has the most letters, the last one the fewest.
 pub(crate) fn campaign_id(number: u64) -> String {
     (13_000 + number * 10).to_string()
 }
 
-/// The id of a webhook: number 0 to 4 of its campaign.
+/// The id of a webhook. `number` is 0 to 4.
 pub(crate) fn webhook_id(campaign: &str, number: u64) -> String {
     format!("crm-{campaign}-{number}")
 }
 
-/// The endpoint of the letters of a campaign.
+/// The endpoint of a campaign.
 pub(crate) fn endpoint(campaign: &str) -> String {
     format!("https://hooks.customer-{campaign}.example")
 }
@@ -154,7 +153,7 @@ fn document(id: &str, url: impl Fn(&str) -> String) -> Value {
     ]})
 }
 
-/// Where letters of a campaign come from, with its webhooks as they were when the letters were written.
+/// The origins of a campaign's letters, with the webhooks as they were when the letters were written.
 fn origins(campaign: &str) -> Vec<Origin> {
     let was = document(campaign, |webhook| format!("{}/crm/v2/{webhook}", endpoint(campaign)));
     let was = document::read(was.to_string().as_bytes(), HttpUrls::Refused, None).expect("the campaign has no faults");
@@ -172,7 +171,7 @@ fn origins(campaign: &str) -> Vec<Origin> {
     was.places().map(origin).collect()
 }
 
-/// How attempts ended.
+/// How a delivery ended.
 #[derive(Clone, Copy)]
 enum Ending {
     Status(u16),
@@ -235,11 +234,11 @@ fn malformed(number: u64, dead_at: DateTime<Utc>) -> DeadLetter {
     DeadLetter::from_body(body.as_bytes(), faults, &number.to_string(), DeadLetterReason::Malformed, dead_at)
 }
 
-/// Numbers that look drawn, of the letter with this number.
+/// Pseudo-random numbers for one letter.
 struct LetterRng(u64);
 
 impl LetterRng {
-    /// Draw `nth`: the mixing of SplitMix64.
+    /// The number `nth`, mixed as in SplitMix64.
     fn draw(&self, nth: u64) -> u64 {
         let mut mixed =
             (self.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (nth + 1).wrapping_mul(0xd1b5_4a32_d192_ed03);
@@ -248,12 +247,12 @@ impl LetterRng {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `end`.
+    /// A number below `end`.
     fn of(&self, nth: u64, end: u64) -> u64 {
         self.draw(nth) % end
     }
 
-    /// Below `end`, the low ones more often: the first of 250 thirty times as often as the last.
+    /// A number below `end`. Low numbers are more frequent: of 250, the first is thirty times as frequent as the last.
     fn skewed(&self, end: usize) -> usize {
         const STEPS: u64 = 1_000_000;
         let step = self.of(0, STEPS);

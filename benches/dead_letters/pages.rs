@@ -1,4 +1,4 @@
-//! Lists over HTTP, followed page by page, each page with its time.
+//! Reads lists over HTTP page by page, and times each page.
 
 use std::time::{Duration, Instant};
 
@@ -9,35 +9,35 @@ use crate::letters::{LetterGenerator, RARE_CAMPAIGN, campaign_id, endpoint, webh
 use crate::report::{Times, milliseconds};
 use crate::support::Waypost;
 
-/// Letters to a page.
+/// Letters on a page.
 const LIMIT: usize = 100;
 
-/// So many pages of a list are read at most.
+/// The maximum number of pages to read of a list.
 const PAGES: usize = 200;
 
-/// What a page may take.
+/// A slower page fails the benchmark.
 pub(crate) const MAX_PAGE_TIME: Duration = Duration::from_millis(50);
 
-/// A list with a filter, to be followed.
+/// A filtered list to read.
 pub(crate) struct List {
     /// The filter in words.
     pub(crate) what: String,
     /// The filter as a query.
     query: String,
-    /// Pages before those that count.
+    /// The number of pages to read before measuring.
     skip: usize,
 }
 
-/// A list that was followed.
+/// The measurements of a list.
 pub(crate) struct PageTimings {
     pub(crate) what: String,
     pub(crate) letters: u64,
     pub(crate) times: Times,
-    /// The first page that had a letter, counted from 1.
+    /// The first page with a letter, counted from 1.
     pub(crate) first: Option<usize>,
 }
 
-/// The part of a page that is looked at.
+/// The fields of a page that the benchmark reads.
 #[derive(Deserialize)]
 struct Page {
     items: Vec<IgnoredAny>,
@@ -49,7 +49,7 @@ impl List {
         Self { what: what.to_owned(), query: query.to_owned(), skip: 0 }
     }
 
-    /// Reads its pages. Where they come to an end, they must have had as many letters as the summary counts.
+    /// Reads the pages. If it reaches the end, the number of letters must match the summary.
     pub(crate) async fn follow(&self, waypost: &Waypost) -> PageTimings {
         let mut followed = PageTimings { what: self.what.clone(), letters: 0, times: Times::default(), first: None };
         let mut cursor = String::new();
@@ -82,14 +82,14 @@ impl List {
 }
 
 impl PageTimings {
-    /// Whether one of its pages took too long, in words.
+    /// Describes a list with a page that took too long.
     pub(crate) fn too_slow(&self) -> Option<String> {
         let worst = self.times.worst();
         (worst > MAX_PAGE_TIME).then(|| format!("{} ({})", self.what, milliseconds(worst)))
     }
 }
 
-/// The lists, before anything was done with the letters.
+/// The lists to read before letters are changed.
 pub(crate) fn lists(letters: &LetterGenerator) -> Vec<List> {
     let (large, small) = (campaign_id(0), campaign_id(49));
     let (of_large, of_small) = (webhook_id(&large, 0), webhook_id(&small, 4));
@@ -142,7 +142,7 @@ pub(crate) fn lists(letters: &LetterGenerator) -> Vec<List> {
     ]
 }
 
-/// The lists of what was discarded and replayed, which lies in the middle of all.
+/// The lists of discarded and replayed letters.
 pub(crate) fn lists_afterwards() -> Vec<List> {
     vec![
         List::new("state discarded", "&state=discarded"),
@@ -152,7 +152,7 @@ pub(crate) fn lists_afterwards() -> Vec<List> {
     ]
 }
 
-/// How long the worker takes to answer where nothing is to be done, as a measure of the machine.
+/// The response time of a request without work, as a measure of the machine.
 pub(crate) async fn probe(waypost: &Waypost) -> Times {
     let mut times = Times::default();
     for _ in 0..PAGES {

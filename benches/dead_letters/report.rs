@@ -1,4 +1,4 @@
-//! Figures, and the tables in which they are shown: Markdown, so that they can be kept.
+//! Measurements, and Markdown tables.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanCount;
 
-/// How long something took, over and over.
+/// The durations of a repeated operation.
 #[derive(Default)]
 pub(crate) struct Times(Vec<Duration>);
 
@@ -16,7 +16,7 @@ impl Times {
         self.0.push(time);
     }
 
-    /// Does something so many times.
+    /// Runs `what` `times` times.
     pub(crate) async fn of<T>(times: usize, mut what: impl AsyncFnMut(usize) -> T) -> Self {
         let mut taken = Self::default();
         for time in 0..times {
@@ -27,12 +27,11 @@ impl Times {
         taken
     }
 
-    /// The longest.
     pub(crate) fn worst(&self) -> Duration {
         self.0.iter().max().copied().unwrap_or_default()
     }
 
-    /// Their number, p50, p99 and the worst, as cells.
+    /// The count, p50, p99 and maximum, as cells.
     pub(crate) fn cells(&self) -> [String; 4] {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -42,7 +41,6 @@ impl Times {
     }
 }
 
-/// A table with a name and the titles of its columns.
 pub(crate) fn table(name: &str, titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(titles);
@@ -75,7 +73,7 @@ pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{} MB", HumanCount(bytes.div_ceil(1_000_000)))
 }
 
-/// What a process has resident, and the most it has had, in bytes.
+/// The current and peak resident memory of a process, in bytes.
 pub(crate) fn memory(pid: u32) -> (u64, u64) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
     let field = |name: &str| {
@@ -85,7 +83,7 @@ pub(crate) fn memory(pid: u32) -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-/// What a folder takes on disk, in bytes. What is removed meanwhile takes nothing.
+/// The size of a folder on disk, in bytes. Skips files that disappear meanwhile.
 pub(crate) fn disk(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
@@ -96,7 +94,7 @@ pub(crate) fn disk(folder: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// The machine in a sentence.
+/// A description of the machine.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -105,7 +103,7 @@ pub(crate) fn machine() -> String {
     format!("{cores} cores, {} of memory, load {}", megabytes(kilobytes.unwrap_or_default() * 1024), load())
 }
 
-/// How busy the machine has been during the last minute, by whomever.
+/// The load of the machine during the last minute.
 pub(crate) fn load() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').next().unwrap_or_default().to_owned()

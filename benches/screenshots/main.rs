@@ -1,5 +1,5 @@
-//! Pictures of the console for the documentation: a worker with sample data on a broker of its own, and each page as a browser
-//! shows it on a desk and on a telephone, in light and in dark colours.
+//! Screenshots of the console for the documentation: a worker with sample data on its own broker, and each page on a
+//! desktop and on a phone, in light and in dark colors.
 //!
 //! ```text
 //! make screenshots                     # all pages, into docs/screenshots
@@ -18,12 +18,12 @@ use support::browser::{Motion, Scheme};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/screenshots");
 
-/// How each page is shown: as `overview-1440-dark.png`.
+/// The views of each page, with files such as `overview-1440-dark.png`.
 const VIEWS: [(u32, Scheme); 3] = [(1440, Scheme::Light), (1440, Scheme::Dark), (360, Scheme::Light)];
 
 #[tokio::main]
 async fn main() {
-    // Cargo says `--bench`, too.
+    // Cargo adds `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let scene = ScreenshotSetup::start().await;
     let browser = Browser::start(&scene.waypost.url("")).await;

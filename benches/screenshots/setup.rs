@@ -1,4 +1,4 @@
-//! What is to be seen: a small service's campaigns, some deliveries that went well, some that died, and some that wait.
+//! The sample data: campaigns of a small service, with successful, failed and waiting deliveries.
 
 use serde_json::{Value, json};
 
@@ -8,23 +8,23 @@ use crate::support::{Amqp, Answer, Broker, Receiver, Waypost};
 
 const PREFIX: &str = "waypost";
 
-/// Nobody waits a day for a picture.
+/// Deliveries must fail within seconds.
 const FAST_RETRIES: [(&str, &str); 3] =
     [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "2"), ("WAYPOST_RETRY__MAX_ATTEMPTS", "4")];
 
-/// A page to be shown.
+/// A page to capture.
 pub(crate) struct Page {
-    /// What its pictures are called.
+    /// The prefix of the file names.
     pub(crate) name: &'static str,
     pub(crate) path: String,
 }
 
-/// A worker with something to show.
+/// A worker with sample data.
 pub(crate) struct ScreenshotSetup {
     pub(crate) waypost: Waypost,
-    /// A dead letter that is pending.
+    /// The id of a pending dead letter.
     letter: String,
-    /// A replay that is done.
+    /// The id of a finished replay.
     replay: String,
     _receiver: Receiver,
     _broker: Broker,
@@ -42,7 +42,7 @@ impl ScreenshotSetup {
         }
         let amqp = Amqp::connect(&broker.url()).await;
         amqp.publish_events(PREFIX, &events()).await;
-        // Four of the offers, four of the survey, and one that is no event.
+        // Four for the offers, four for the survey, and a malformed event.
         waypost.wait_for_letter_count("state=pending", 9).await;
         let replay = waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
         waypost.wait_for_replay(&replay, "done").await;
@@ -51,7 +51,7 @@ impl ScreenshotSetup {
         Self { waypost, letter, replay, _receiver: receiver, _broker: broker }
     }
 
-    /// The pages, each under the name of its pictures.
+    /// The pages with the names of their files.
     pub(crate) fn pages(&self) -> Vec<Page> {
         let pages = [
             ("overview", "/".to_owned()),
@@ -87,7 +87,7 @@ fn campaigns(receiver: &Receiver) -> [Value; 2] {
     [membership, polls]
 }
 
-/// Of every keyword four, and one that lacks its date.
+/// Four events for each keyword, and one without a date.
 fn events() -> Vec<Value> {
     let chose = |number: usize| {
         json!({ "campaignId": "13010", "label": "Welcome Message", "phoneNumber": format!("+1555010{number:04}"),

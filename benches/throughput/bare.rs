@@ -1,7 +1,7 @@
-//! The yardstick: a program of the same libraries that consumes, posts and acknowledges, and does nothing else. It looks
-//! the URL up by the message's routing key, posts the message's bytes as they came, and drops what fails.
+//! The baseline: a program of the same libraries that only consumes, posts and acknowledges. It looks the URL up by the
+//! message's routing key, posts the message's bytes unchanged, and drops failures.
 //!
-//! It is the benchmark's own program, started again with the command `bare-loop`, and has nothing of Waypost in it.
+//! The benchmark's own binary runs it with the command `bare-loop`. It uses no code of Waypost.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::{PREFETCH, TIMEOUT};
 
-/// Acknowledgements are gathered this long.
+/// Acknowledgements are batched for this time.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What the loop is told.
+/// The arguments of the bare loop.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The broker's URL.
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     webhooks: PathBuf,
 }
 
-/// Consumes until its standard input closes, which is when whoever started it has gone.
+/// Consumes until standard input closes, which happens when the parent process ends.
 pub(crate) async fn run(arguments: Arguments) {
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: Arguments) {
         let (tag, finished) = (message.delivery_tag, finished.clone());
         tokio::spawn(async move {
             if let Ok(answer) = request.send().await {
-                // Read to its end, so that the connection can be used again.
+                // Reading the whole body allows reuse of the connection.
                 let _ = answer.bytes().await;
             }
             let _ = finished.send(tag);
@@ -69,18 +69,19 @@ pub(crate) async fn run(arguments: Arguments) {
     }
 }
 
-/// A message, as far as its acknowledgement goes.
+/// The acknowledgement state of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     InHand,
     /// Finished since the last flush.
     Fresh,
-    /// Finished before the last flush, behind one that is in hand.
+    /// Finished before the last flush, behind an unfinished message.
     Stuck,
     Acknowledged,
 }
 
-/// One frame for the finished prefix, and single frames for what has waited behind an unfinished message.
+/// Acknowledges the finished prefix with one frame, and messages that waited behind an unfinished one with single
+/// frames.
 async fn acknowledge(channel: Channel, mut tags: mpsc::UnboundedReceiver<u64>) {
     let (mut first, mut window) = (1_u64, VecDeque::<State>::new());
     let mut finished = Vec::new();
@@ -104,7 +105,7 @@ async fn acknowledge(channel: Channel, mut tags: mpsc::UnboundedReceiver<u64>) {
         }
         let mut prefix = None;
         while let Some(state) = window.pop_front_if(|state| *state != State::InHand) {
-            // The broker closes the channel on a tag that it has heard already.
+            // The broker closes the channel if a tag is acknowledged twice.
             if state != State::Acknowledged {
                 prefix = Some(first);
             }

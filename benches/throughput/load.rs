@@ -1,5 +1,5 @@
-//! What is delivered: campaigns like those of the documentation, each with a webhook at an endpoint of its own, and events
-//! that fire it.
+//! The load: campaigns like those of the documentation, each with a webhook at its own endpoint, and events that fire
+//! it.
 
 use chrono::{TimeDelta, Utc};
 use indicatif::HumanCount;
@@ -11,10 +11,10 @@ use waypost_core::{Attempt, Delivery, event, resolve, timestamp};
 
 use super::receiver::{EndpointBehavior, RETRY};
 
-/// Of so many events one goes to an endpoint that hangs, where there are such.
+/// One of this number of events goes to a hanging endpoint, if there are any.
 const HANGING_EVERY: u64 = 10;
 
-/// How many endpoints there are, and how many of them hang.
+/// The number of endpoints, and how many of them hang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scenario {
     pub(crate) healthy: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// `1,000 endpoints, 10 % hanging`: of the events, by where they go.
+    /// `1,000 endpoints, 10 % hanging`: the percentage of events that go to hanging endpoints.
     pub(crate) fn name(self) -> String {
         let hang = if self.hanging == 0 { "" } else { ", 10 % hanging" };
         match self.healthy + self.hanging {
@@ -31,20 +31,20 @@ impl Scenario {
         }
     }
 
-    /// Whether this is the other one with some of its endpoints hanging, or one more that hangs.
+    /// Returns whether this scenario equals `other` except that some endpoints, or an additional one, hang.
     pub(crate) fn with_hanging_of(self, other: Self) -> bool {
         self.hanging > 0
             && other.hanging == 0
             && (self.healthy == other.healthy || self.healthy + self.hanging == other.healthy)
     }
 
-    /// The endpoints: those that are healthy first.
+    /// The endpoints, the healthy ones first.
     pub(crate) fn behaviours(self) -> Vec<EndpointBehavior> {
         let healthy = std::iter::repeat_n(EndpointBehavior::Healthy, self.healthy);
         healthy.chain(std::iter::repeat_n(EndpointBehavior::Hanging, self.hanging)).collect()
     }
 
-    /// The endpoint that gets an event.
+    /// The endpoint of an event.
     fn endpoint_of(self, event: u64) -> usize {
         let (healthy, hanging) = (self.healthy as u64, self.hanging as u64);
         let endpoint = match hanging {
@@ -55,19 +55,19 @@ impl Scenario {
         usize::try_from(endpoint).expect("endpoints fit into memory")
     }
 
-    /// How many of the first events go to healthy endpoints.
+    /// The number of the first `events` events that go to healthy endpoints.
     pub(crate) fn healthy_among(self, events: u64) -> u64 {
         if self.hanging == 0 { events } else { events - events / HANGING_EVERY }
     }
 }
 
-/// Campaigns, one to an endpoint.
+/// The campaigns, one for each endpoint.
 pub(crate) struct Load {
     scenario: Scenario,
     urls: Vec<String>,
 }
 
-/// A step event as it is published.
+/// A step event in its published form.
 pub(crate) struct Published {
     /// The routing key: the campaign's id.
     pub(crate) key: String,
@@ -75,33 +75,32 @@ pub(crate) struct Published {
 }
 
 impl Load {
-    /// For endpoints at these URLs.
+    /// Creates campaigns for endpoints at these URLs.
     pub(crate) fn new(scenario: Scenario, urls: &[String]) -> Self {
         Self { scenario, urls: urls.to_vec() }
     }
 
-    /// The campaigns' documents.
     pub(crate) fn campaigns(&self) -> impl Iterator<Item = Value> + '_ {
         self.urls.iter().enumerate().map(|(number, url)| campaign(number, url))
     }
 
-    /// The webhooks by campaign, as a worker written by hand has them.
+    /// The webhooks by campaign, for the workers of `benches/peers`.
     pub(crate) fn webhooks(&self) -> Map<String, Value> {
         self.urls.iter().enumerate().map(|(number, url)| (campaign_id(number), webhook(url))).collect()
     }
 
-    /// An event. Its answer is what the receiver reads: the event's number, and a stamp.
+    /// An event. Its `response` contains the event's number and a stamp for the receiver.
     pub(crate) fn event(&self, number: u64, stamp: u64) -> Published {
         let key = campaign_id(self.scenario.endpoint_of(number));
         let date = timestamp::text(&Utc::now());
-        // As text: at half load the publisher takes from the same processor.
+        // Formatted as text, because at half load the publisher shares the processor with the worker.
         let body = format!(
             r#"{{"campaignId":"{key}","label":"Welcome Message","phoneNumber":"+1555{number:07}","date":"{date}","response":"{number} {stamp}","option":"Offers","keyword":4,"eventId":"event-{number}-{stamp}"}}"#
         );
         Published { key, body: body.into_bytes() }
     }
 
-    /// A delivery whose first attempt was answered with 503, and which is due again, as it lies in the queue of retries.
+    /// A delivery in the retries queue: its first attempt was answered with 503, and it is due again.
     pub(crate) fn retry(&self, number: u64, endpoint: usize) -> Vec<u8> {
         let (id, now) = (campaign_id(endpoint), Utc::now());
         let event = json!({

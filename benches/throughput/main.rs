@@ -1,6 +1,6 @@
-//! How fast Waypost is, beside the fastest loop its libraries allow: a program that consumes, posts and acknowledges, and
-//! does nothing else. Both work the same queue off, one after the other, on a broker of their own. `docs/BENCHMARKS.md`
-//! keeps the figures and says how they come about.
+//! The throughput of Waypost compared with a baseline: a program of the same libraries that only consumes, posts and
+//! acknowledges. Both process the same queue in turn, on a private broker. `docs/BENCHMARKS.md` has results and
+//! explains them.
 //!
 //! ```text
 //! make bench                            # everything
@@ -37,19 +37,19 @@ use setup::BenchSetup;
 use support::Broker;
 use workers::Worker;
 
-/// Messages in hand at once: Waypost's default, and everybody's.
+/// The prefetch of all workers. It is Waypost's default.
 const PREFETCH: u16 = 1000;
 
-/// The limit of a request: Waypost's default, and everybody's.
+/// The request timeout of all workers. It is Waypost's default.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A steady load runs so long before it is measured.
+/// The time of a steady load before measuring.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// So many of the endpoints are those that the retries go to.
+/// The number of endpoints that retries go to.
 const RECOVERED: u64 = 100;
 
-/// Measures how fast Waypost delivers, beside the bare loop.
+/// Measures the throughput of Waypost compared with the bare loop.
 #[derive(Debug, Parser)]
 #[command(name = "make bench")]
 struct Cli {
@@ -61,49 +61,49 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The yardstick itself.
+    /// Run the baseline.
     #[command(hide = true)]
     BareLoop(bare::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
 struct Options {
-    /// Scenarios to run; all where none is named.
+    /// Scenarios to run. Default: all.
     #[arg(long)]
     scenario: Vec<Named>,
-    /// Workers to run; all where none is named. Those of other languages only without hanging endpoints.
+    /// Workers to run. Default: all. Workers in other languages run only without hanging endpoints.
     #[arg(long)]
     worker: Vec<Worker>,
-    /// Rounds of each measurement; the figures are medians.
+    /// Rounds of each measurement. Results are medians.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Events of the backlog.
+    /// Events in the backlog.
     #[arg(long, default_value_t = 60_000)]
     events: u64,
-    /// The most seconds that a backlog is worked off.
+    /// Maximum seconds to process a backlog.
     #[arg(long, default_value_t = 20)]
     limit: u64,
     /// Seconds at half load.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Retries that are due while fresh events are measured; 0 leaves this out.
+    /// Retries that are due while fresh events are measured. 0 skips this measurement.
     #[arg(long, default_value_t = 100_000)]
     retries: u64,
-    /// Prints one JSON document instead of tables.
+    /// Print one JSON document instead of tables.
     #[arg(long)]
     json: bool,
-    /// What cargo tells every benchmark.
+    /// Cargo passes this flag to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Options {
-    /// An event that is later than this after the last one was published is waited for no longer.
+    /// How long to wait for events after the last one was published.
     fn patience(&self) -> Duration {
         Duration::from_secs(self.limit)
     }
 
-    /// The workers of a scenario, in the order of their turns.
+    /// The workers of a scenario, in order.
     fn workers(&self, scenario: Scenario) -> impl Iterator<Item = Worker> + '_ {
         let chosen = |worker: &Worker| self.worker.is_empty() || self.worker.contains(worker);
         let takes_part = move |worker: &Worker| worker.takes_part_in(scenario) && worker.is_installed();
@@ -115,7 +115,7 @@ impl Options {
     }
 }
 
-/// What is measured together.
+/// Scenarios that are measured together.
 const GROUPS: [[Named; 2]; 2] = [[Named::One, Named::OneHanging], [Named::Thousand, Named::ThousandHanging]];
 
 /// The scenarios, by number of endpoints.
@@ -123,7 +123,7 @@ const GROUPS: [[Named; 2]; 2] = [[Named::One, Named::OneHanging], [Named::Thousa
 enum Named {
     /// One endpoint.
     One,
-    /// One endpoint, and one that hangs and gets a tenth of the events.
+    /// One endpoint, and a hanging one that gets a tenth of the events.
     OneHanging,
     /// 1,000 endpoints.
     Thousand,
@@ -147,7 +147,7 @@ impl Named {
 async fn main() -> ExitCode {
     let Cli { command, options } = Cli::parse();
     if let Some(Command::BareLoop(arguments)) = command {
-        // On a worker's thread of the runtime: each task spawned from this one would have to wake a worker.
+        // On a worker thread of the runtime. From the main thread, each spawned task would have to wake a worker.
         tokio::spawn(bare::run(arguments)).await.expect("the bare loop runs");
         return ExitCode::SUCCESS;
     }
@@ -155,7 +155,7 @@ async fn main() -> ExitCode {
         eprintln!("{} is not installed (make bench installs it), and left out", worker.name());
     }
     let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
-    // What was started ends with the future that owns it, also where somebody has had enough.
+    // Dropping the future ends everything it started, also on SIGTERM or Ctrl-C.
     tokio::select! {
         () = Box::pin(run(&options)) => ExitCode::SUCCESS,
         _ = terminate.recv() => ExitCode::from(143),
@@ -163,7 +163,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Measures what was chosen, and prints the figures.
+/// Runs the selected measurements, and prints the results.
 async fn run(options: &Options) {
     let load_before = process::load();
     let broker = Broker::private().await;
@@ -182,7 +182,7 @@ async fn run(options: &Options) {
     }
 }
 
-/// Measures scenarios whose figures are compared: each round has all of them, so that they see the same machine.
+/// Measures scenarios that are compared. Each round runs all of them, so that they share the same conditions.
 async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, options: &Options, figures: &mut Results) {
     let mut stages = Vec::new();
     for scenario in scenarios.map(Named::scenario) {
@@ -198,7 +198,8 @@ async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, option
             }
         }
     }
-    // Half of Waypost's speed without hanging endpoints, and the same with them, so that the two compare.
+    // Half of Waypost's throughput without hanging endpoints. The same rate is used with hanging endpoints, for
+    // comparison.
     let waypost = stages.iter().flat_map(|(_, rows)| rows).find(|row| row.worker == Worker::Waypost);
     if let Some(rate) = waypost.map(|row| options.pace(row.per_second() / 2.0)) {
         figures.retries = at_half_load(&mut stages, rate, options).await.or(figures.retries.take());
@@ -209,7 +210,7 @@ async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, option
     }
 }
 
-/// Measures how late events are at a steady load; with a thousand endpoints also beside retries.
+/// Measures the delay of events at a steady load, and with a thousand endpoints also during retries.
 async fn at_half_load(stages: &mut [(BenchSetup, Vec<ResultRow>)], rate: Pace, options: &Options) -> Option<Retries> {
     let mut retries = Retries { published: options.retries, rounds: Vec::new() };
     for round in 1..=options.rounds {
@@ -231,7 +232,7 @@ async fn at_half_load(stages: &mut [(BenchSetup, Vec<ResultRow>)], rate: Pace, o
     Some(retries).filter(|retries| !retries.rounds.is_empty())
 }
 
-/// One worker, one backlog.
+/// Measures one worker with one backlog.
 async fn backlog(stage: &BenchSetup, worker: Worker, round: usize, options: &Options) -> WorkResult {
     let doing = format!("{}, round {round}: {}", stage.scenario.name(), worker.name());
     let bar = bar(options.events, &format!("{doing}: publishing"));
@@ -244,7 +245,7 @@ async fn backlog(stage: &BenchSetup, worker: Worker, round: usize, options: &Opt
     worked
 }
 
-/// One worker at a steady load.
+/// Measures one worker at a steady load.
 async fn steady_load(stage: &BenchSetup, worker: Worker, rate: Pace, doing: &str, options: &Options) -> PacedResult {
     let bar = bar(rate.events(), doing);
     let paced = measure_steady_load(stage, worker, rate, options.patience(), || bar.inc(1)).await;
@@ -252,7 +253,7 @@ async fn steady_load(stage: &BenchSetup, worker: Worker, rate: Pace, doing: &str
     paced
 }
 
-/// Drawn on a terminal; a line elsewhere.
+/// A progress bar on a terminal, otherwise a line.
 fn bar(length: u64, doing: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&format!("{{bar:30}} {{human_pos}}/{{human_len}} {doing}"));
     let bar = ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -1,4 +1,4 @@
-//! The two measurements: how fast a worker works a backlog off, and how late an event is at half of that load.
+//! The two measurements: the throughput of a worker with a backlog, and the delay of events at half of that load.
 
 use std::time::{Duration, Instant};
 
@@ -7,26 +7,26 @@ use super::publisher::Pace;
 use super::setup::BenchSetup;
 use super::workers::Worker;
 
-/// A worker that has delivered nothing by then does not work.
+/// A worker that has delivered nothing within this time is broken.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often the receiver is asked how far things are.
+/// The interval between two progress checks.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A backlog worked off.
+/// The measurements of a backlog.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WorkResult {
-    /// Deliveries to healthy endpoints.
+    /// Deliveries per second to healthy endpoints.
     pub(crate) per_second: f64,
-    /// The worker's processor time for 10,000 deliveries.
+    /// CPU time of the worker for 10,000 deliveries.
     pub(crate) cpu_seconds: f64,
-    /// The most memory it had resident, in bytes.
+    /// Peak resident memory, in bytes.
     pub(crate) peak_memory: u64,
-    /// Requests for events that had been delivered before.
+    /// Requests for events that had already been delivered.
     pub(crate) duplicates: u64,
 }
 
-/// Has a worker work off a backlog of so many events, for at most `limit`. `done` hears how many have been delivered.
+/// Runs a worker with a backlog of `events` events, for at most `limit`. `done` receives the number of deliveries.
 pub(crate) async fn measure_backlog(
     stage: &BenchSetup,
     worker: Worker,
@@ -59,7 +59,7 @@ pub(crate) async fn measure_backlog(
     let peak_memory = process::peak_memory(running.pid);
     let (took, duplicates) = {
         let tally = stage.receiver.tally();
-        // What was not done in time may have stopped long before: the time goes on.
+        // If deliveries are missing, the worker may have stopped long ago, so the full time counts.
         let last = if tally.received >= wanted { tally.last } else { stage.receiver.epoch().elapsed() };
         (last - tally.first, tally.duplicates)
     };
@@ -72,17 +72,17 @@ pub(crate) async fn measure_backlog(
     }
 }
 
-/// From when an event was due to be published until a healthy endpoint had it, of all events that were measured.
+/// The delays from when an event was due to be published until a healthy endpoint received it.
 #[derive(Debug, Clone)]
 pub(crate) struct Delays {
     /// In microseconds, in ascending order.
     received: Vec<u32>,
-    /// Events for healthy endpoints.
+    /// The number of events for healthy endpoints.
     wanted: u64,
 }
 
 impl Delays {
-    /// The delay that so large a part of the events did not exceed; none where fewer have come at all.
+    /// The delay at a quantile. `None` if too few events arrived.
     pub(crate) fn part(&self, part: f64) -> Option<Duration> {
         let place = (self.wanted as f64 * part).ceil() as usize;
         let micros = self.received.get(place.saturating_sub(1))?;
@@ -90,18 +90,18 @@ impl Delays {
     }
 }
 
-/// A steady load that a worker had.
+/// The measurements of a steady load.
 #[derive(Debug, Clone)]
 pub(crate) struct PacedResult {
     pub(crate) delays: Delays,
-    /// Retries delivered meanwhile.
+    /// Retries that were delivered meanwhile.
     pub(crate) retries_delivered: u64,
-    /// Retries that still waited at the end.
+    /// Retries that were still waiting at the end.
     pub(crate) retries_left: u32,
 }
 
-/// Measures how late a worker delivers events that are published at a pace. What has not come `patience` after the last
-/// one was published is given up. `done` hears of each event that was published.
+/// Measures the delay of events that are published at a steady pace. Stops waiting `patience` after the last event was
+/// published. `done` is called for each published event.
 pub(crate) async fn measure_steady_load(
     stage: &BenchSetup,
     worker: Worker,

@@ -1,27 +1,27 @@
-//! What Linux tells about a process and about the machine.
+//! Statistics of a process and of the machine, from Linux.
 
 use std::time::Duration;
 
-/// Linux counts processor time in hundredths of a second, whatever the kernel's own clock.
+/// Linux reports CPU time in hundredths of a second, independent of the kernel's clock.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The processor time a process has used, in user and kernel mode.
+/// The CPU time of a process in user and kernel mode.
 pub(crate) fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process's status");
-    // The name, in parentheses, may have spaces.
+    // The name, in parentheses, may contain spaces.
     let (_, fields) = stat.rsplit_once(") ").expect("fields after the name");
     let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u32>().expect("ticks"));
     TICK * ticks.sum::<u32>()
 }
 
-/// The most memory a process has had resident, in bytes.
+/// The peak resident memory of a process, in bytes.
 pub(crate) fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak memory");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM in the status");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-/// The machine in a sentence.
+/// A description of the machine.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let field = |file: &str, name: &str| {
@@ -34,7 +34,7 @@ pub(crate) fn machine() -> String {
     format!("{cores} cores of {}, {gigabytes:.0} GB of memory", field("/proc/cpuinfo", "model name"))
 }
 
-/// How busy the machine has been during the last minute, by whomever.
+/// The load of the machine during the last minute.
 pub(crate) fn load() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').next().unwrap_or_default().to_owned()

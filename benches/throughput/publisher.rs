@@ -1,4 +1,4 @@
-//! The platform's part: events published at a steady pace, each stamped with the moment at which its turn was.
+//! Publishes events at a steady pace, each stamped with the time when it was due.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 
 use super::load::Load;
 
-/// The turns of the publisher. What is due in one is published at once.
+/// The interval of the publisher's turns. All events that are due in a turn are published at once.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A pace: first a while to warm up, then the events that are measured.
+/// A pace: warm-up events, then measured events.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) per_second: f64,
@@ -20,16 +20,16 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// How many events are measured: those with the lowest numbers.
+    /// The number of measured events. They have the lowest numbers.
     pub(crate) fn events(self) -> u64 {
         (self.per_second * self.measured.as_secs_f64()) as u64
     }
 
-    /// Publishes to the exchange at this pace; `done` hears of each measured event. Returns once the broker has confirmed
-    /// them all.
+    /// Publishes to the exchange at this pace. `done` is called for each measured event. Returns once the broker has
+    /// confirmed all events.
     ///
-    /// The stamp is the moment at which an event was due, not that at which it was published: where the machine is too
-    /// busy to publish in time the delay counts, as it would for whoever sends the event.
+    /// The stamp is the time when an event was due, not when it was published. If the machine is too busy to publish in
+    /// time, the delay counts, as it would for the sender of the event.
     pub(crate) async fn publish(self, channel: Channel, exchange: &str, load: &Load, epoch: Instant, done: impl Fn()) {
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         let (published, confirms) = mpsc::unbounded_channel();
@@ -41,7 +41,7 @@ impl Pace {
         while let Some(PublishTurn { due, until }) = turns.recv().await {
             let stamp = due.saturating_duration_since(epoch).as_micros() as u64;
             while next < until.min(total) {
-                // To warm up, numbers that nobody waits for.
+                // Warm-up events have numbers that the receiver ignores.
                 let number = if next < first_measured { u64::from(u32::MAX) + next } else { next - first_measured };
                 let event = load.event(number, stamp);
                 let properties = BasicProperties::default().with_delivery_mode(2);
@@ -59,7 +59,7 @@ impl Pace {
         channel.close(200, "done".into()).await.expect("the channel closes");
     }
 
-    /// Keeps time on a thread of its own, whose sleep is exact to a tenth of a millisecond; a runtime's is to one or two.
+    /// Sends turns from a thread, because its sleep is accurate to 0.1 ms. A runtime's timer is accurate to 1 or 2 ms.
     fn turns(self) -> mpsc::UnboundedReceiver<PublishTurn> {
         let (turns, taken) = mpsc::unbounded_channel();
         let begin = Instant::now();
@@ -78,16 +78,15 @@ impl Pace {
     }
 }
 
-/// A turn of the publisher.
 struct PublishTurn {
     due: Instant,
-    /// So many events are to be published by then, counted from the beginning.
+    /// The total number of events to publish by then.
     until: u64,
 }
 
 async fn confirmed(mut confirms: mpsc::UnboundedReceiver<PublisherConfirm>) {
     while let Some(confirm) = confirms.recv().await {
         let confirm = confirm.await.expect("the broker's confirm");
-        assert!(matches!(confirm, Confirmation::Ack(None)), "an event was refused or not routed: {confirm:?}");
+        assert!(matches!(confirm, Confirmation::Ack(None)), "an event was rejected or not routed: {confirm:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! The customers' endpoints: the least that is an HTTP/1.1 server, on a thread of its own. Each endpoint has an address of
-//! its own on the loopback network, and either answers 200 at once or never.
+//! The endpoints: a minimal HTTP/1.1 server on its own thread. Each endpoint has its own address on the loopback
+//! network, and either answers 200 immediately or never.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -12,25 +12,23 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::support::background_server::BackgroundServer;
 use super::support::unique::free_port;
 
-/// Hosts of a network of 256 that are used, so that none ends in 0 or 255.
+/// Hosts in use of a network of 256, so that none ends in 0 or 255.
 const HOSTS: usize = 250;
 
-/// What is answered, as few bytes as HTTP allows.
+/// The shortest possible response.
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// The number of all events whose deliveries are retries, and of no other.
+/// The number of all events whose deliveries are retries.
 pub(crate) const RETRY: u64 = u64::MAX;
 
-/// How an endpoint behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndpointBehavior {
-    /// Answers 200 at once.
+    /// Answers 200 immediately.
     Healthy,
-    /// Takes the request and never answers.
+    /// Reads the request and never answers.
     Hanging,
 }
 
-/// Endpoints that listen.
 pub(crate) struct Receiver {
     urls: Vec<String>,
     epoch: Instant,
@@ -38,27 +36,27 @@ pub(crate) struct Receiver {
     _server: BackgroundServer,
 }
 
-/// What the healthy endpoints have received of the events that are measured.
+/// The measured requests at healthy endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct RequestStats {
-    /// By an event's number, whether it has come.
+    /// Whether each event has arrived, by number.
     seen: Vec<bool>,
-    /// Since the epoch: when the first one came.
+    /// Arrival of the first event, since the epoch.
     pub(crate) first: Duration,
-    /// Since the epoch: when the last one came.
+    /// Arrival of the last event, since the epoch.
     pub(crate) last: Duration,
-    /// Events, each counted once.
+    /// The number of distinct events.
     pub(crate) received: u64,
-    /// Events that had come before.
+    /// Events that had already arrived.
     pub(crate) duplicates: u64,
     /// Retries: events with the number [`RETRY`].
     pub(crate) retries: u64,
-    /// From an event's stamp to its receipt, in microseconds, in the order of receipt.
+    /// From an event's stamp to its arrival, in microseconds, in order of arrival.
     pub(crate) latencies: Vec<u32>,
 }
 
 impl Receiver {
-    /// Starts an endpoint for each behaviour, in this order.
+    /// Starts an endpoint for each behavior, in order.
     pub(crate) fn start(behaviours: &[EndpointBehavior]) -> Self {
         let port = free_port();
         let address = |number: usize| {
@@ -82,17 +80,16 @@ impl Receiver {
         Self { urls, epoch, tally, _server: server }
     }
 
-    /// The endpoints' URLs.
     pub(crate) fn urls(&self) -> &[String] {
         &self.urls
     }
 
-    /// The moment from which stamps and receipts are told.
+    /// The zero of stamps and arrival times.
     pub(crate) fn epoch(&self) -> Instant {
         self.epoch
     }
 
-    /// Forgets what came, and measures the events with a number below `count` from now on.
+    /// Resets the statistics, and measures events with numbers below `count` from now on.
     pub(crate) fn expect(&self, count: u64) {
         let count = usize::try_from(count).expect("a count that fits into memory");
         *self.tally() = RequestStats {
@@ -103,7 +100,7 @@ impl Receiver {
         };
     }
 
-    /// What has come so far. The endpoints wait while it is held.
+    /// The current statistics. Endpoints block while the guard is held.
     pub(crate) fn tally(&self) -> MutexGuard<'_, RequestStats> {
         lock(&self.tally)
     }
@@ -112,23 +109,23 @@ impl Receiver {
 fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(address.into())?;
-    // A worker opens as many connections at once as it has messages in hand. Those that find no room wait a second.
+    // A worker may open as many connections at once as it has messages. Connections beyond the backlog wait a second.
     socket.listen(4096)
 }
 
 async fn accept(listener: TcpListener, behaviour: EndpointBehavior, epoch: Instant, tally: Arc<Mutex<RequestStats>>) {
     loop {
-        // Out of file descriptors, for one: a benchmark of refused connections is worth nothing.
+        // Fails, for example if file descriptors run out, because refused connections invalidate the results.
         let (stream, _) = listener.accept().await.expect("a connection");
         match behaviour {
-            // The connection's end is that of its client.
+            // The task ends with the client's connection.
             EndpointBehavior::Healthy => drop(tokio::spawn(answer(stream, epoch, tally.clone()))),
             EndpointBehavior::Hanging => drop(tokio::spawn(discard_requests(stream))),
         }
     }
 }
 
-/// Reads and never answers, until the client has had enough.
+/// Reads until the client closes, and never answers.
 async fn discard_requests(mut stream: TcpStream) {
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
@@ -150,7 +147,7 @@ async fn answer(mut stream: TcpStream, epoch: Instant, tally: Arc<Mutex<RequestS
     }
 }
 
-/// The length of a request's head, and of the whole request, once all of it is there.
+/// The length of the head and of the whole request, once it is complete.
 fn measure(buffer: &[u8]) -> Option<(usize, usize)> {
     let head = find(buffer, b"\r\n\r\n")? + 4;
     let header = |line: &[u8]| {
@@ -163,7 +160,7 @@ fn measure(buffer: &[u8]) -> Option<(usize, usize)> {
 }
 
 impl RequestStats {
-    /// Notes a request by its body, whose `response` is the event's number and its stamp: `"response":"17 4711"`.
+    /// Records a request by its body. The `response` is the event's number and stamp: `"response":"17 4711"`.
     fn note(&mut self, body: &[u8], now: Duration) {
         const MARK: &[u8] = b"\"response\":";
         let at = find(body, MARK).expect("an event's number") + MARK.len();
@@ -172,7 +169,7 @@ impl RequestStats {
         let (stamp, _) = number(&rest[1..]);
         match usize::try_from(event).ok().and_then(|event| self.seen.get_mut(event)) {
             None if event == RETRY => self.retries += 1,
-            // An event to warm up.
+            // A warm-up event.
             None => {}
             Some(true) => self.duplicates += 1,
             Some(seen) => {
@@ -191,14 +188,14 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
 }
 
-/// The number that stands at the beginning, and what follows it.
+/// The number at the beginning, and the rest.
 fn number(text: &[u8]) -> (u64, &[u8]) {
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     (digits.iter().fold(0, |number: u64, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))), rest)
 }
 
-/// A panic of the receiver's ends the benchmark by what is missing.
+/// If the receiver panics, the benchmark fails because of missing events.
 fn lock(tally: &Mutex<RequestStats>) -> MutexGuard<'_, RequestStats> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }

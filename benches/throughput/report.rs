@@ -1,4 +1,4 @@
-//! The figures for people, as Markdown tables so that they can be kept, and for programs.
+//! The results as Markdown tables and as JSON.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::Options;
 use super::results::{Bound, ResultRow, Results, Target, TargetResult};
 use super::workers::Worker;
 
-/// The parts of all delays that are shown.
+/// The quantiles of delays to show.
 const SHOWN_QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// Under which circumstances it was measured.
+/// The conditions of the run.
 pub(crate) struct RunInfo<'a> {
     pub(crate) machine: String,
     pub(crate) rabbitmq: String,
@@ -41,7 +41,7 @@ impl RunInfo<'_> {
     }
 }
 
-/// Prints everything as tables.
+/// Prints the results as tables.
 pub(crate) fn print(figures: &Results, circumstances: &RunInfo<'_>) {
     println!("{}\n", circumstances.sentences());
     let patience = circumstances.options.patience();
@@ -58,7 +58,7 @@ pub(crate) fn print(figures: &Results, circumstances: &RunInfo<'_>) {
             format!("{:.2}", row.cpu_seconds()),
             format!("{:.0} MB", row.peak_memory() as f64 / 1e6),
         ];
-        // Without Waypost there is no half of its speed.
+        // Without Waypost the half load is unknown.
         if !row.delays.is_empty() {
             cells.push(format!("{}/s", whole(row.half_load)));
             cells.extend(SHOWN_QUANTILES.map(|(_, part)| milliseconds(row.delay(part), patience)));
@@ -115,7 +115,7 @@ fn verdict(target: &Target) -> &'static str {
     }
 }
 
-/// Everything as one JSON document.
+/// The results as one JSON document.
 pub(crate) fn json(figures: &Results, circumstances: &RunInfo<'_>) -> Value {
     let milliseconds = |delay: Option<Duration>| delay.map(|delay| delay.as_secs_f64() * 1e3);
     let row = |row: &ResultRow| {
@@ -142,7 +142,7 @@ pub(crate) fn json(figures: &Results, circumstances: &RunInfo<'_>) -> Value {
     })
 }
 
-/// A table, all but its first columns aligned to the right.
+/// A table. All columns except the first `words` are aligned to the right.
 fn table(titles: &[&str], words: usize, rows: impl IntoIterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(titles);
@@ -155,7 +155,7 @@ fn table(titles: &[&str], words: usize, rows: impl IntoIterator<Item = Vec<Strin
     table
 }
 
-/// `12.3 ms`, or that it was longer than anybody waited.
+/// `12.3 ms`, or that it exceeded `patience`.
 fn milliseconds(delay: Option<Duration>, patience: Duration) -> String {
     match delay {
         Some(delay) => format!("{:.1} ms", delay.as_secs_f64() * 1e3),

@@ -1,4 +1,4 @@
-//! What was measured, over all rounds, and what follows from it.
+//! The measurements of all rounds, and the conclusions.
 
 use std::time::Duration;
 
@@ -6,20 +6,19 @@ use super::load::Scenario;
 use super::measure::{Delays, PacedResult, WorkResult};
 use super::workers::Worker;
 
-/// A worker in a scenario.
+/// The measurements of a worker in a scenario.
 pub(crate) struct ResultRow {
     pub(crate) scenario: Scenario,
     pub(crate) worker: Worker,
-    /// Round by round.
+    /// One for each round.
     pub(crate) worked: Vec<WorkResult>,
-    /// Round by round, at half of Waypost's speed.
+    /// One for each round, at half of Waypost's throughput.
     pub(crate) delays: Vec<Delays>,
-    /// Events a second at which the delays were measured.
+    /// Events per second while the delays were measured.
     pub(crate) half_load: f64,
 }
 
 impl ResultRow {
-    /// Nothing measured yet.
     pub(crate) fn new(scenario: Scenario, worker: Worker) -> Self {
         Self { scenario, worker, worked: Vec::new(), delays: Vec::new(), half_load: 0.0 }
     }
@@ -32,28 +31,28 @@ impl ResultRow {
         median(self.worked.iter().map(|worked| worked.cpu_seconds))
     }
 
-    /// The highest of all rounds.
+    /// The maximum of all rounds.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.worked.iter().map(|worked| worked.peak_memory).max().unwrap_or_default()
     }
 
-    /// Of all rounds.
+    /// The sum of all rounds.
     pub(crate) fn duplicates(&self) -> u64 {
         self.worked.iter().map(|worked| worked.duplicates).sum()
     }
 
-    /// The delay that so large a part of the events did not exceed; none where fewer came at all.
+    /// The delay at a quantile. `None` if too few events arrived.
     pub(crate) fn delay(&self, part: f64) -> Option<Duration> {
         delay(&self.delays, part)
     }
 
-    /// How fast it was beside another, as the median over the rounds, each of which had both.
+    /// The throughput relative to another worker, as the median over the rounds.
     pub(crate) fn relative_to(&self, other: &Self) -> f64 {
         median(self.worked.iter().zip(&other.worked).map(|(own, other)| own.per_second / other.per_second))
     }
 }
 
-/// Fresh events beside retries that are due.
+/// Fresh events during due retries.
 pub(crate) struct Retries {
     pub(crate) published: u64,
     pub(crate) rounds: Vec<PacedResult>,
@@ -68,33 +67,32 @@ impl Retries {
         self.rounds.iter().map(|round| round.delays.clone()).collect()
     }
 
-    /// The fewest that still waited at the end of any round.
+    /// The lowest number that was still waiting at the end of a round.
     pub(crate) fn fewest_left(&self) -> u32 {
         self.rounds.iter().map(|round| round.retries_left).min().unwrap_or_default()
     }
 
-    /// The fewest that were delivered in any round.
+    /// The lowest number that was delivered in a round.
     pub(crate) fn fewest_delivered(&self) -> u64 {
         self.rounds.iter().map(|round| round.retries_delivered).min().unwrap_or_default()
     }
 }
 
-/// Everything that was measured.
 #[derive(Default)]
 pub(crate) struct Results {
     pub(crate) rows: Vec<ResultRow>,
     pub(crate) retries: Option<Retries>,
 }
 
-/// What is aimed at.
+/// A performance target.
 pub(crate) struct Target {
     pub(crate) what: String,
-    /// None where there is no figure, because too little was delivered at all.
+    /// `None` if too little was delivered to compute it.
     pub(crate) figure: Option<f64>,
     pub(crate) bound: Bound,
 }
 
-/// What a figure is to be.
+/// The bound of a target.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bound {
     AtLeast(f64),
@@ -102,7 +100,6 @@ pub(crate) enum Bound {
     MegabytesBelow(f64),
 }
 
-/// Whether a target was met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TargetResult {
     Pass,
@@ -121,12 +118,12 @@ impl Target {
 }
 
 impl Results {
-    /// A worker's row in a scenario, where both were run.
+    /// The row of a worker in a scenario, if both were run.
     pub(crate) fn row(&self, scenario: Scenario, worker: Worker) -> Option<&ResultRow> {
         self.rows.iter().find(|row| row.scenario == scenario && row.worker == worker)
     }
 
-    /// All targets that can be told from the scenarios that were run.
+    /// All targets that the scenarios of this run can show.
     pub(crate) fn targets(&self) -> Vec<Target> {
         let mut targets = Vec::new();
         let mut add = |what: String, figure, bound| targets.push(Target { what, figure, bound });
@@ -156,14 +153,14 @@ impl Results {
     }
 }
 
-/// How late some were beside others, as the median over the rounds, each of which had both. None where too few came.
+/// The delay relative to others, as the median over the rounds. `None` if too few events arrived.
 fn late_beside(one: &[Delays], other: &[Delays], part: f64) -> Option<f64> {
     let seconds = |round: &Delays| round.part(part).map_or(f64::INFINITY, |delay| delay.as_secs_f64());
     let quotients = one.iter().zip(other).map(|(one, other)| seconds(one) / seconds(other));
     Some(median(quotients)).filter(|quotient| quotient.is_finite())
 }
 
-/// The median over the rounds. A round in which too few events came counts as the longest.
+/// The median over the rounds. A round with too few events counts as the longest.
 fn delay(rounds: &[Delays], part: f64) -> Option<Duration> {
     let mut delays: Vec<Option<Duration>> = rounds.iter().map(|round| round.part(part)).collect();
     delays.sort_by_key(|delay| delay.unwrap_or(Duration::MAX));

@@ -1,5 +1,4 @@
-//! Where a scenario is measured: its endpoints, its queues at the broker, its campaigns, and the workers that take turns at
-//! the events queue.
+//! The setup of a scenario: endpoints, queues, campaigns, and the workers, which run in turn.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -19,12 +18,12 @@ use super::support::amqp::Message;
 use super::support::{Amqp, Broker, Waypost, unique, wait_until, wait_until_stable};
 use super::workers::Worker;
 
-/// Campaigns stored at once.
+/// Concurrent requests that store campaigns.
 const CONCURRENT_PUTS: usize = 16;
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A scenario, set up; no worker is running.
+/// A scenario without a running worker.
 pub(crate) struct BenchSetup {
     pub(crate) scenario: Scenario,
     pub(crate) receiver: Receiver,
@@ -34,11 +33,10 @@ pub(crate) struct BenchSetup {
     prefix: String,
     broker_url: String,
     waypost: Waypost,
-    /// Has the webhooks for the workers that are not Waypost.
+    /// Contains the file of webhooks for the workers other than Waypost.
     folder: TempDir,
 }
 
-/// A worker that is running.
 pub(crate) struct RunningWorker<'a> {
     pub(crate) pid: u32,
     process: Process<'a>,
@@ -50,7 +48,7 @@ enum Process<'a> {
 }
 
 impl BenchSetup {
-    /// Starts the endpoints, and has Waypost declare its queues and store the campaigns.
+    /// Starts the endpoints. Runs Waypost to declare its queues and store the campaigns.
     pub(crate) async fn start(broker: &Broker, scenario: Scenario) -> Self {
         let receiver = Receiver::start(&scenario.behaviours());
         let load = Load::new(scenario, receiver.urls());
@@ -70,7 +68,7 @@ impl BenchSetup {
         stage
     }
 
-    /// Deletes what it has at the broker.
+    /// Deletes the broker objects.
     pub(crate) async fn delete_objects(self, broker: &Broker) {
         self.amqp.delete_objects(broker, &self.prefix).await;
     }
@@ -85,7 +83,7 @@ impl BenchSetup {
         self.amqp.publish(&self.names.events(), messages).await;
     }
 
-    /// Publishes deliveries that are due again, to so many of the endpoints.
+    /// Publishes retries that are due, for the first `endpoints` endpoints.
     pub(crate) async fn publish_retries(&self, retries: u64, endpoints: u64, done: impl Fn()) {
         let queue = self.names.retries();
         let messages = (0..retries).map(|number| {
@@ -96,14 +94,13 @@ impl BenchSetup {
         self.amqp.publish("", messages).await;
     }
 
-    /// Starts a worker.
     pub(crate) async fn start_worker(&self, worker: Worker) -> RunningWorker<'_> {
         let Some(mut program) = worker.program() else {
             self.waypost.restart().await;
             return RunningWorker { pid: self.waypost.pid(), process: Process::Waypost(&self.waypost) };
         };
         program.arg(&self.broker_url).arg(self.names.events()).arg(self.webhooks_file());
-        // It ends when its standard input closes: with this process, however that ends.
+        // The worker ends when its standard input closes, at the latest when this process ends.
         let child = program.stdin(Stdio::piped()).spawn().expect("the worker starts");
         RunningWorker { pid: child.id(), process: Process::Child(child) }
     }
@@ -112,7 +109,7 @@ impl BenchSetup {
         self.folder.path().join("webhooks.json")
     }
 
-    /// Waits until a worker consumes.
+    /// Waits until the events queue has a consumer.
     pub(crate) async fn wait_for_consumer(&self) {
         wait_until("a consumer", WAIT_TIMEOUT, async || (self.consumers().await > 0).then_some(())).await;
     }
@@ -131,7 +128,7 @@ impl BenchSetup {
             .map(|rung| self.names.delay(rung))
             .chain([self.names.retries(), self.names.events()])
             .collect();
-        // What the worker had in hand comes back, and what had waited long enough moves on, a moment later.
+        // Unacknowledged messages return, and expired messages move on, with a delay.
         let channel = self.amqp.channel().await;
         wait_until_stable("empty queues", 5, async || {
             let mut purged = 0;
@@ -139,7 +136,7 @@ impl BenchSetup {
                 let count = channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await;
                 purged += count.expect("the queue is emptied");
             }
-            // Counts that differ from each other, until they are zero.
+            // Each poll returns a new value until nothing is purged.
             (purged, (purged > 0).then(std::time::Instant::now))
         })
         .await;

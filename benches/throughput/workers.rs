@@ -1,4 +1,4 @@
-//! Who delivers: the bare loop, Waypost, and the workers written by hand (`benches/peers`).
+//! The workers: the bare loop, Waypost, and handwritten workers (`benches/peers`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,24 +7,23 @@ use clap::ValueEnum;
 
 use super::load::Scenario;
 
-/// Where `scripts/bench-peers` has installed the workers written by hand.
+/// The folder in which `scripts/bench-peers` installs the handwritten workers.
 const PEERS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/peers");
 
-/// A worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Worker {
-    /// A program of the same libraries that does nothing else.
+    /// The baseline.
     Bare,
     /// `waypost serve`.
     Waypost,
-    /// Written by hand in JavaScript.
+    /// Handwritten in JavaScript.
     Node,
-    /// Written by hand in Python.
+    /// Handwritten in Python.
     Python,
 }
 
 impl Worker {
-    /// Its name in the tables.
+    /// The name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare loop",
@@ -34,8 +33,8 @@ impl Worker {
         }
     }
 
-    /// Whether it takes part in a scenario. What those written by hand do about endpoints that hang is no question: they
-    /// wait.
+    /// Returns whether the worker runs in a scenario. Handwritten workers skip scenarios with hanging endpoints,
+    /// because they would only wait.
     pub(crate) fn takes_part_in(self, scenario: Scenario) -> bool {
         match self {
             Self::Bare | Self::Waypost => true,
@@ -43,7 +42,7 @@ impl Worker {
         }
     }
 
-    /// Whether it can be started here.
+    /// Returns whether the worker can run on this machine.
     pub(crate) fn is_installed(self) -> bool {
         let installed = |peer: &str| Path::new(PEERS).join(peer).join("installed").exists();
         match self {
@@ -53,8 +52,8 @@ impl Worker {
         }
     }
 
-    /// What starts it, but for its arguments: the broker's URL, the queue, and the file of webhooks. None for Waypost, which
-    /// is started by other means.
+    /// The command without its arguments: the broker's URL, the queue, and the file of webhooks. `None` for Waypost,
+    /// which starts differently.
     pub(crate) fn program(self) -> Option<Command> {
         let peer = |file: &str| PathBuf::from(PEERS).join(file);
         match self {

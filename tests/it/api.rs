@@ -1,4 +1,5 @@
-//! The API as a whole: what its document says is what is served, to whom, and in which shape; and what is refused how.
+//! The API as a whole: the served operations match the OpenAPI document, roles are enforced, and problems have the
+//! documented shape.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -17,19 +18,19 @@ struct Operation {
     method: Method,
     /// With `{id}`.
     template: String,
-    /// The least role it takes.
+    /// The lowest role that may call the operation.
     role: String,
     id: String,
 }
 
 impl Operation {
-    /// An address of it, of something that does not exist.
+    /// A path of the operation with the id of an object that does not exist.
     fn path(&self) -> String {
         self.template.replace("{id}", "nobody")
     }
 }
 
-/// The least role that an operation takes.
+/// The lowest role that may call an operation.
 fn role_of(operation: &Value) -> &str {
     let requirement = only_of(&operation["security"]);
     only_of(&requirement["token"]).as_str().unwrap_or_else(|| panic!("no role: {operation:#}"))
@@ -55,7 +56,7 @@ impl Document {
         each.collect()
     }
 
-    /// Checks that an answer is one of those documented for the operation, and has its schema.
+    /// Asserts that a response is documented for the operation and matches its schema.
     #[track_caller]
     pub(crate) fn check(&self, operation: &str, reply: &Reply) {
         let described = self.operations().into_iter().find(|known| known.id == operation).expect("the operation");
@@ -96,10 +97,10 @@ async fn every_documented_operation_is_served() {
         assert!(!unknown && reply.status != 405 && reply.status < 500, "{id}: {reply:?}");
         document.check(id, &reply);
     }
-    // The program prints the same without a server.
+    // The command prints the same document without a server.
     let printed = app.waypost.cli(&["openapi", "--json"]).await;
     assert_eq!((printed.code, printed.stdout.trim()), (Some(0), document.0.to_string().as_str()));
-    // What no route is there for is told from what is not there.
+    // An unknown route and a missing object have different messages.
     let detail = app.get_as("viewer", "/v1/nothing").await.expect_problem(404).detail;
     assert!(detail.contains("/v1/nothing"), "{detail}");
     let detail = app.send_as("viewer", Method::DELETE, "/v1/campaigns", None).await.expect_problem(405).detail;
@@ -208,7 +209,7 @@ async fn invalid_input_is_refused_with_its_path() {
 
     let test = format!("/v1/webhooks/{id}/test");
     let send = async |body: &str| app.send_as_with("operator", Method::POST, &test, &[], body).await;
-    // What is no JSON is refused alike wherever it is sent.
+    // Invalid JSON is refused in the same way everywhere.
     assert_eq!(send("{\"event\": {\"label\": \"\u{1}\"}}").await.expect_problem(422).paths, ["$"]);
     for body in ["{", "nonsense", "{} {}"] {
         for path in [&*test, "/v1/replays", "/v1/dead-letters/discard", "/v1/events", "/v1/explain"] {
@@ -242,7 +243,7 @@ async fn invalid_input_is_refused_with_its_path() {
     assert_eq!(app.receiver.requests().len(), 0, "a test that was refused was sent");
 }
 
-/// The audit lines so far: who, role, what, status.
+/// The audit lines so far: name, role, action and status.
 fn audited(app: &AuthTestApp) -> Vec<Value> {
     let lines = app.waypost.log_lines().into_iter().filter(|line| line.contains("waypost::audit"));
     let line = |line: String| {
@@ -262,14 +263,14 @@ async fn every_write_request_is_audited() {
     let campaign_path = "/v1/campaigns/13010";
     let webhook = format!("/v1/webhooks/{id}");
     let ask = async |role: &str, method: Method, path: &str| app.send_as(role, method, path, Some(&json!({}))).await;
-    // What changes nothing, and what the log would be full of, is not there.
+    // Reads are not audited.
     ask("viewer", Method::GET, campaign_path).await;
     ask("viewer", Method::HEAD, campaign_path).await;
     ask("", Method::GET, campaign_path).await;
     ask("viewer", Method::POST, "/v1/explain").await;
     app.send_as("operator", Method::POST, "/v1/events", Some(&step_event().keyword(1).id("e").json())).await;
     ask("viewer", Method::POST, "/v1/events").await;
-    // What is refused is.
+    // Refused changes are audited.
     ask("viewer", Method::PUT, campaign_path).await;
     ask("editor", Method::PUT, campaign_path).await;
     ask("", Method::DELETE, campaign_path).await;

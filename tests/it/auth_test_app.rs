@@ -1,4 +1,4 @@
-//! A worker that wants tokens, and those who call it: one of each role, and one without any.
+//! A worker that requires tokens, and requests with each role or without a token.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use crate::support::waypost::Reply;
 use crate::support::{Broker, BrokerObjects, Receiver, Waypost, unique};
 use crate::test_app::{bearer_token, token_settings};
 
-/// Each role, the least first.
+/// All roles, from the fewest permissions to the most.
 pub(crate) const ROLES: [&str; 3] = ["viewer", "operator", "editor"];
 
 /// A worker with a token for each role.
@@ -15,7 +15,7 @@ pub(crate) struct AuthTestApp {
     pub(crate) prefix: String,
     pub(crate) waypost: Waypost,
     pub(crate) receiver: Receiver,
-    // Last to be dropped: without the worker.
+    // Dropped last, after the worker.
     _objects: BrokerObjects,
 }
 
@@ -28,12 +28,12 @@ impl AuthTestApp {
         Self { prefix, waypost, receiver: Receiver::start(), _objects }
     }
 
-    /// Asks as the bearer of a role's token; of an empty one without any.
+    /// Sends a request with a role's token. An empty role sends no token.
     pub(crate) async fn send_as(&self, role: &str, method: Method, path: &str, body: Option<&Value>) -> Reply {
         self.send_as_with(role, method, path, &[], body.map(Value::to_string).unwrap_or_default()).await
     }
 
-    /// As [`send_as`](Self::send_as), with headers and a body of any kind.
+    /// Like [`send_as`](Self::send_as), with headers and a body of any type.
     pub(crate) async fn send_as_with(
         &self,
         role: &str,
@@ -54,7 +54,6 @@ impl AuthTestApp {
         self.send_as(role, Method::GET, path, None).await
     }
 
-    /// Puts a campaign as the editor.
     pub(crate) async fn put_campaign(&self, campaign: &Value) -> Reply {
         let path = format!("/v1/campaigns/{}", campaign["id"].as_str().expect("an id"));
         let reply = self.send_as("editor", Method::PUT, &path, Some(campaign)).await;

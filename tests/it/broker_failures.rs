@@ -1,4 +1,5 @@
-//! The broker away, killed, blocked, cut off, or not as it should be: nothing is lost, and the probes tell the truth.
+//! Broker failures: the broker is down, blocked, unreachable or misconfigured. Nothing is lost, and the probes report
+//! the state.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::support::receiver::Request;
 use crate::support::{Amqp, Answer, Broker, DEFAULT_TIMEOUT, Message, Proxy, Receiver, Waypost, unique, wait_until};
 use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
-/// Waits until every event has been delivered to the receiver, however often.
+/// Waits until every event was delivered at least once.
 async fn wait_until_all_delivered(receiver: &Receiver, count: usize) {
     let distinct = |requests: &[Request]| {
         requests.iter().map(|request| request.webhook_id().to_owned()).collect::<BTreeSet<_>>().len()
@@ -59,7 +60,7 @@ async fn a_delivery_lost_on_the_connection_is_recovered() {
     .await;
     receiver.wait_until(|requests| requests.len() == 1).await;
     wait_until("the loss", DEFAULT_TIMEOUT, async || proxy.has_lost().then_some(())).await;
-    // No other message shows the broker that the worker lacks one.
+    // No other message makes the broker notice that the worker missed one.
     receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == 2).await;
     assert_eq!(receiver.requests_by_webhook_id().len(), 2, "each once");
     waypost.wait_for_metric("waypost_messages_recovered_total", 1.0).await;
@@ -94,7 +95,7 @@ async fn a_removed_message_whose_letter_is_above_the_brokers_limit_is_kept_witho
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
     let events = format!("{}.events", app.prefix);
-    // The letter has the event twice: read, and as it came.
+    // The letter contains the event twice: parsed and as received.
     let mut event = step_event().keyword(3).id("expired").json();
     event["option"] = json!("x".repeat(60_000));
     app.amqp.publish(&events, [Message::event(&event).expiration(50)]).await;
@@ -105,7 +106,7 @@ async fn a_removed_message_whose_letter_is_above_the_brokers_limit_is_kept_witho
     assert!(letter["errors"].to_string().contains("max_message_size"), "{letter:#}");
 }
 
-/// RabbitMQ can fail to tell a reader of a stream that there is a record (osiris 1.8.4 and older).
+/// RabbitMQ can fail to notify a consumer of a stream about a record (osiris 1.8.4 and older).
 #[tokio::test]
 async fn a_stream_record_lost_on_the_connection_is_read_again() {
     let broker = Broker::shared().await;
@@ -177,7 +178,7 @@ async fn a_silent_connection_is_closed() {
         (app.waypost.get("/readyz").await.status == 503).then_some(())
     })
     .await;
-    // Nor is one waited for that does not come about.
+    // A connection attempt that hangs is given up too.
     wait_until("the next try to be given up", SLOW_TIMEOUT, async || {
         app.waypost.get("/readyz").await.body.contains("no response within 10 s").then_some(())
     })
@@ -199,17 +200,17 @@ async fn a_stop_does_not_wait_for_a_stalled_connection() {
     app.receiver.wait_until(|requests| requests.len() == 1).await;
     proxy.stall();
     app.waypost.terminate();
-    // The grace and six seconds. After 20 s, two missed heartbeats would close the connection.
+    // The grace period and six seconds for closing. After 20 s, two missed heartbeats would close the connection.
     assert!(app.waypost.wait_for_exit_within(Duration::from_secs(19)).await.success());
 }
 
 #[tokio::test]
 async fn while_publishing_is_blocked_deliveries_continue_and_failures_wait() {
     let broker = Broker::private().await;
-    // So many that none of the quick ones has to be parked.
+    // Enough concurrency that no fast delivery is parked.
     let app = TestApp::start_on(&broker.url(), "life", &[("WAYPOST_ENDPOINT__MAX_CONCURRENCY", "1000")]).await;
-    // They fail when the alarm has been raised: a connection is blocked at its first message after that. An endpoint of
-    // their own, which is not known and so is sent no more than these at once.
+    // These requests fail after the alarm, because a connection is blocked at its first message after it. Their
+    // endpoint is unknown, so it receives no more than this number of concurrent requests.
     const FAILING: usize = 8;
     let (late, raised) = (Receiver::start(), CancellationToken::new());
     let failed = Answer::status(500).gated_by(&raised);
@@ -217,7 +218,7 @@ async fn while_publishing_is_blocked_deliveries_continue_and_failures_wait() {
         0..FAILING => failed.clone(),
         _ => Answer::ok(),
     });
-    // The alarm may take long to be raised on a busy machine.
+    // A busy machine may raise the alarm late.
     let section = json!({ "label": "late", "webhook": { "url": late.url("/"), "timeoutMs": 30_000 } });
     app.waypost.put_campaign(&json!({ "id": "late", "sections": [section] })).await;
     let failing = |number: usize| {
@@ -315,7 +316,7 @@ async fn reconnecting_leaves_one_consumer_to_a_queue() {
         windows.collect::<Vec<u32>>()
     };
     assert_eq!((windows("events").await, windows("retries").await), (vec![16], vec![16]));
-    // Events are small, as it turns out.
+    // Events are small.
     Amqp::connect(&broker.url()).await.publish_events(&app.prefix, &events_with_keyword(20, 3)).await;
     app.receiver.wait_until(|requests| requests.len() == 20).await;
     wait_until("the whole window", DEFAULT_TIMEOUT, async || (windows("events").await == [1000]).then_some(())).await;

@@ -1,5 +1,5 @@
-//! The browser of the test support, without the product: on small pages served here it does what a person does, and sees each fault
-//! that a page of the console must not have.
+//! Tests of the browser support on small pages, without the product: actions work, and each kind of page error is
+//! detected.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::browser::{
     Browser, Key, Motion, Scheme, button, checkbox, choice, field, heading, link, region, row, summary,
 };
 
-/// As strict as the console's.
+/// As strict as the policy of the console.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; \
                       frame-ancestors 'none'; require-trusted-types-for 'script'";
 
@@ -48,7 +48,7 @@ const CLEAN_PAGE: &str = r#"<main><h1>Letters</h1><p class="moves">Something mov
 <tr><td>first</td><td><button>Discard</button></td></tr><tr><td>second</td><td><button>Discard</button></td></tr></table></div>
 </main>"#;
 
-/// Serves some pages for as long as a test lasts.
+/// Serves the pages until it is dropped.
 struct PageServer {
     url: String,
     _server: BackgroundServer,
@@ -86,7 +86,7 @@ fn page(body: &str) -> impl IntoResponse + use<> {
     ([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, CSP)], html)
 }
 
-/// A browser at one of the pages.
+/// Opens a browser at one of the pages.
 async fn open(path: &str) -> (PageServer, Browser) {
     let pages = PageServer::serve();
     let browser = Browser::start(&pages.url).await;

@@ -1,4 +1,4 @@
-//! Campaigns: changed over HTTP, the same on every worker, and not lost with a disk.
+//! Changes of campaigns over HTTP. All workers apply them, and a lost store does not lose them.
 
 use std::collections::BTreeSet;
 
@@ -12,21 +12,21 @@ use crate::support::waypost::Reply;
 use crate::support::{Amqp, Broker, DEFAULT_TIMEOUT, Message, Receiver, Waypost, unique, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, bearer_token, token_settings};
 
-/// The largest document.
+/// The maximum size of a campaign document.
 const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
-/// A worker with a prefix of its own on the shared broker.
+/// Starts a worker with a unique prefix on the shared broker.
 async fn start_worker() -> Waypost {
     Waypost::start(&Broker::shared().await.url(), &unique("configuration")).await
 }
 
-/// Two workers that share the work.
+/// Starts two workers with the same prefix.
 async fn start_two_workers() -> (Waypost, Waypost) {
     let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
     tokio::join!(Waypost::start(&url, &prefix), Waypost::start(&url, &prefix))
 }
 
-/// A campaign with a webhook of the section's own and two in its menu.
+/// A campaign with a section's webhook and two webhooks of menu entries.
 fn campaign(id: &str, url: &str) -> Value {
     let entry =
         |keyword: u32| json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": { "url": url } });
@@ -34,18 +34,17 @@ fn campaign(id: &str, url: &str) -> Value {
         { "label": "Ask", "webhook": { "url": url }, "menu": [entry(1), entry(2)] } ] })
 }
 
-/// A campaign for what is never sent.
+/// A campaign for tests that deliver nothing.
 fn some_campaign(id: &str) -> Value {
     campaign(id, "https://example.com/hook")
 }
 
-/// An event that fires all but one of the webhooks of [`campaign`].
+/// An event that fires the section's webhook and one of the two entries' webhooks of [`campaign`].
 fn event(campaign: &str, event_id: &str) -> Value {
     json!({ "campaignId": campaign, "label": "Ask", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "keyword": 1,
             "eventId": event_id })
 }
 
-/// Puts a campaign under a precondition.
 async fn put_with_precondition(waypost: &Waypost, campaign: &Value, precondition: (&str, &str)) -> Reply {
     waypost.send_with(Method::PUT, &campaign_path(campaign), &[precondition], campaign.to_string()).await
 }
@@ -62,18 +61,16 @@ fn etag(reply: &Reply) -> &str {
     reply.headers.get("etag").unwrap_or_else(|| panic!("no ETag: {reply:?}"))
 }
 
-/// The ids of all webhooks of [`campaign`].
 fn webhook_ids(document: &Value) -> Vec<String> {
     [None, Some(1), Some(2)].map(|keyword| webhook_id(document, "Ask", keyword).to_owned()).to_vec()
 }
 
-/// The paths of all violations of a refused document.
 #[track_caller]
 fn violation_paths(reply: &Reply) -> BTreeSet<String> {
     reply.violation_paths().into_iter().collect()
 }
 
-/// Waits until the worker has this version of a campaign; 404 is none.
+/// Waits until a worker has this version of a campaign, or responds 404 if `version` is `None`.
 async fn wait_for_version(waypost: &Waypost, path: &str, version: Option<&str>) -> Reply {
     wait_until(&format!("version {version:?} of {path}"), DEFAULT_TIMEOUT, async || {
         let reply = waypost.get(path).await;
@@ -102,17 +99,17 @@ async fn a_campaign_is_created_read_replaced_and_deleted() {
     assert_eq!((got.status, etag(&got), got.json()), (200, etag(&created), created.json()));
     assert!(etag(&got).starts_with('"') && etag(&got).ends_with('"'), "an ETag is in quotes: {got:?}");
 
-    // The same once more, without ids: a version of its own, with the ids the webhooks have.
+    // The same document without ids: a new version in which webhooks keep their ids.
     let again = waypost.send(Method::PUT, path, Some(&document)).await;
     assert_eq!((again.status, again.json()), (200, created.json()));
     assert_ne!(etag(&again), etag(&created));
-    // As it is after an edit, and in another order.
+    // An edited campaign with entries in another order.
     let mut edited = campaign("13010", "https://example.com/elsewhere");
     section_mut(&mut edited, "Ask")["menu"].as_array_mut().expect("a menu").swap(0, 1);
     let edited = waypost.send(Method::PUT, path, Some(&edited)).await;
     assert_eq!(edited.status, 200);
     assert_eq!(webhook_ids(&edited.json()), ids, "each entry keeps its id");
-    // And what was read can be put.
+    // A campaign that was read can be put unchanged.
     let read = waypost.get(path).await.json();
     assert_eq!(waypost.send(Method::PUT, path, Some(&read)).await.json(), read);
 
@@ -141,7 +138,7 @@ async fn campaigns_are_listed_in_pages() {
     let waypost = start_worker().await;
     let empty = waypost.get("/v1/campaigns").await;
     assert_eq!((empty.status, empty.json()), (200, json!({ "items": [], "next": null })));
-    // Not in the order of their names.
+    // Not in alphabetical order.
     for id in ["c", "a", "e", "b", "d"] {
         waypost.put_campaign(&some_campaign(id)).await;
     }
@@ -188,7 +185,7 @@ async fn a_change_with_an_outdated_version_is_rejected() {
     let unchanged = waypost.get(path).await;
     assert_eq!((etag(&unchanged), unchanged.json()), (etag(&current), current.json()));
 
-    // The precondition comes first: who has an old version has an old document.
+    // The precondition is checked first, because a client with an old version has an old document.
     put_with_precondition(&waypost, &json!({ "id": "c" }), stale).await.expect_problem(412);
     assert_eq!(put_with_precondition(&waypost, &other, ("if-match", "*")).await.status, 200);
     let one_of = format!("{}, {}", etag(&first), etag(&waypost.get(path).await));
@@ -196,7 +193,7 @@ async fn a_change_with_an_outdated_version_is_rejected() {
     let newest = waypost.get(path).await;
     assert_eq!(waypost.send_with(Method::DELETE, path, &[("if-match", etag(&newest))], "").await.status, 204);
 
-    // Of what is not there no version is current.
+    // A campaign that does not exist has no current version.
     for precondition in [("if-match", etag(&newest)), ("if-match", "*")] {
         put_with_precondition(&waypost, &document, precondition).await.expect_problem(412);
     }
@@ -282,7 +279,7 @@ async fn a_document_is_limited_to_one_mebibyte() {
     waypost.get("/v1/campaigns/big").await.expect_problem(404);
     assert_eq!(put(document(MAX_DOCUMENT_BYTES)).await.status, 201);
     assert_eq!(waypost.get("/v1/campaigns/big").await.json()["id"], "big");
-    // Far too large, it is refused before all of it has come: the answer must arrive nonetheless.
+    // A document that is far too large is refused before it is fully received. The response must arrive nevertheless.
     assert_eq!(violation_paths(&put(document(8 * MAX_DOCUMENT_BYTES)).await), BTreeSet::from(["$".to_owned()]));
 }
 
@@ -302,7 +299,7 @@ async fn plain_http_is_refused_unless_the_settings_allow_it() {
 async fn a_webhook_belongs_to_one_campaign() {
     let (a, b) = start_two_workers().await;
     let owner = a.put_campaign(&some_campaign("owner")).await;
-    let id = webhook_ids(&owner.json())[1].clone();
+    let id = webhook_id(&owner.json(), "Ask", 1).to_owned();
     wait_for_version(&b, "/v1/campaigns/owner", Some(etag(&owner))).await;
     let mut thief = some_campaign("thief");
     webhook_mut(&mut thief, "Ask", 2)["id"] = id.into();
@@ -313,7 +310,7 @@ async fn a_webhook_belongs_to_one_campaign() {
         waypost.get("/v1/campaigns/thief").await.expect_problem(404);
     }
 
-    // Claimed at once through two workers that do not know of each other yet, it is given to one.
+    // Two workers that have not seen each other's changes get the claims concurrently. Only one claim succeeds.
     let claims = (0..10).map(|number| {
         let mut claim = some_campaign(&format!("claim-{number}"));
         webhook_mut(&mut claim, "Ask", None)["id"] = "wh_claimed".into();
@@ -327,12 +324,12 @@ async fn a_webhook_belongs_to_one_campaign() {
         assert_eq!(violation_paths(reply), BTreeSet::from(["$.sections[0].webhook.id".to_owned()]));
     }
 
-    // Given up by its owner, it is free.
+    // After its owner is deleted, the id is free.
     assert_eq!(delete(&a, "/v1/campaigns/owner").await.status, 204);
     assert_eq!(a.send(Method::PUT, "/v1/campaigns/thief", Some(&thief)).await.status, 201);
 }
 
-/// A campaign was renamed, ids and all; then there is a new one under its old name.
+/// After a campaign was renamed with its ids, a new campaign uses the old name.
 #[tokio::test]
 async fn generated_webhook_ids_are_unique() {
     let waypost = start_worker().await;
@@ -354,7 +351,7 @@ async fn a_change_accepted_by_one_worker_is_seen_by_the_other() {
     let seen = wait_for_version(&b, path, Some(etag(&created))).await;
     assert_eq!(seen.json(), created.json());
 
-    // The other one goes on from there, at once, and is bound by what it sees.
+    // The other worker continues from that version immediately, and enforces it.
     let changed =
         put_with_precondition(&b, &campaign("c", "https://example.com/other"), ("if-match", etag(&seen))).await;
     assert_eq!(changed.status, 200, "{changed:?}");
@@ -438,7 +435,7 @@ async fn a_worker_with_an_empty_disk_catches_up() {
 
     let held = async |waypost: &Waypost| {
         for (path, reply) in [("/v1/campaigns/a", &first), ("/v1/campaigns/b", &second)] {
-            // At once: whoever is ready has caught up.
+            // Immediately, because a ready worker has read the whole log.
             let got = waypost.get(path).await;
             assert_eq!((got.status, etag(&got), got.json()), (200, etag(reply), reply.json()));
         }
@@ -453,8 +450,8 @@ async fn a_worker_with_an_empty_disk_catches_up() {
     held(&old).await;
 }
 
-/// Consuming before the whole log is applied, a worker would take an event for one without a webhook, and drop it. What
-/// is appended at once is one chunk of the stream: to have read *into* the last chunk is not enough.
+/// A worker that consumed before it has applied the whole log would find no webhook for an event, and drop it. Changes
+/// that are appended together form one chunk of the stream, so reading the start of the last chunk is not enough.
 #[tokio::test]
 async fn a_new_worker_reads_the_whole_log_before_it_delivers() {
     const CHANGES: usize = 2000;
@@ -465,7 +462,7 @@ async fn a_new_worker_reads_the_whole_log_before_it_delivers() {
     old.terminate();
     assert!(old.wait_for_exit().await.success());
 
-    // Copies of a change as the product writes it, under other ids.
+    // Copies of a change as the product writes it, with other ids.
     let is_change = |record: &Record| !record.body.is_empty();
     let written = amqp.read_stream(&campaigns_stream(&prefix), |records| records.iter().any(is_change)).await;
     let change = written.into_iter().find(is_change).expect("a change");
@@ -492,10 +489,10 @@ async fn a_new_worker_reads_the_whole_log_before_it_delivers() {
     .await;
     let dropped = counted("no_webhook").await;
     assert!(dropped == 0.0, "{dropped} of {EVENTS} events were dropped as having no webhook");
-    // At once they are more than one endpoint is sent: some wait for their turn.
+    // The events exceed the concurrency of one endpoint, so some are parked.
     let delivered = async || (receiver.requests_by_webhook_id().len() == 2 * EVENTS).then_some(());
     wait_until("all deliveries", SLOW_TIMEOUT, delivered).await;
-    // Even where it was lucky: what it held when it began to consume.
+    // The log line shows the offset that the worker had applied when it started to consume.
     let line: Value =
         serde_json::from_str(&new.wait_for_log_line("configuration is current").await).expect("a line of JSON");
     let end = change.offset + i64::try_from(CHANGES).expect("a small number");
@@ -578,7 +575,7 @@ async fn a_token_has_the_rights_of_its_role() {
             assert!(reply.headers["www-authenticate"].starts_with("Bearer"), "{reply:?}");
         }
     }
-    // The scheme's case does not count.
+    // The case of the scheme does not matter.
     let lower = bearer_token("viewer").replace("Bearer", "bearer");
     assert_eq!(waypost.send_with(Method::GET, "/v1/campaigns", &[("authorization", &lower)], "").await.status, 200);
     for open in ["/healthz", "/readyz", "/metrics"] {
@@ -615,14 +612,14 @@ async fn only_an_editor_is_shown_headers_and_secrets() {
         for keyword in [None, Some(1)] {
             let full = full.json();
             let (masked, full) = (webhook(&masked, "Ask", keyword), webhook(&full, "Ask", keyword));
-            // That there are some, and what they are called, is no secret.
+            // The names of headers are not secret.
             assert!(masked["headers"]["X-Api-Key"].is_string() && masked["headers"]["Authorization"].is_string());
             assert!(masked["secret"].is_string(), "{masked:#}");
             assert_eq!((&masked["id"], &masked["url"]), (&full["id"], &full["url"]));
         }
         assert!(webhook(&masked, "Ask", 2).get("secret").is_none(), "{masked:#}");
     }
-    // No line of the log shows them either.
+    // Log lines do not contain secrets either.
     let shown =
         |line: &String| ["the-key", "the-other-key", secret, "token-of-the"].iter().any(|text| line.contains(text));
     assert_eq!(waypost.log_lines().iter().find(|line| shown(line)), None);
@@ -643,7 +640,7 @@ async fn without_tokens_it_listens_on_loopback_only() {
     waypost.wait_for_log_line("consuming").await;
 }
 
-/// What is changed after a worker has begun to read is newer than its start: it does not wait for that to end.
+/// Changes after a worker started to read do not delay its readiness.
 #[tokio::test]
 async fn a_worker_becomes_ready_while_campaigns_are_being_changed() {
     let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));

@@ -1,4 +1,4 @@
-//! A campaigns log that has lost records: workers hold their events until an operator decides.
+//! A campaigns log that lost records: workers hold their events until an operator decides.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::support::json::{only, section_mut, webhook_mut};
 use crate::support::{Amqp, Answer, Broker, DEFAULT_TIMEOUT, Message, Receiver, Waypost, unique, wait_until};
 use crate::test_app::SLOW_TIMEOUT;
 
-/// Segments of a stream under [`trim`], and how many bytes are kept of it.
+/// The segment size of a stream under [`trim_campaigns_stream`], and the bytes that the stream keeps.
 const SEGMENT_BYTES: usize = 50_000;
 const KEPT_BYTES: usize = 100_000;
 
@@ -27,7 +27,7 @@ fn campaigns_stream(prefix: &str) -> String {
     format!("{prefix}.campaigns")
 }
 
-/// Waits until a worker holds its events, and gives back what it says about that.
+/// Waits until a worker holds its events, and returns its message.
 async fn wait_until_held(waypost: &Waypost) -> String {
     let detail = wait_until("a worker that holds its events", DEFAULT_TIMEOUT, async || {
         let ready = waypost.get("/readyz").await;
@@ -42,7 +42,7 @@ async fn get_configuration(waypost: &Waypost) -> Value {
     waypost.get("/v1/configuration").await.json()
 }
 
-/// Launches a worker and waits until it answers.
+/// Launches a worker and waits until it responds.
 async fn launch(url: &str, prefix: &str) -> Waypost {
     let waypost = Waypost::launch(url, prefix, &[]);
     waypost.wait_for_log_line("listening").await;
@@ -54,7 +54,7 @@ async fn stop(waypost: &Waypost) {
     assert!(waypost.wait_for_exit().await.success());
 }
 
-/// Relaunches a worker and waits until it answers.
+/// Relaunches a worker and waits until it responds.
 async fn relaunch(waypost: &Waypost) {
     waypost.relaunch(&[]);
     wait_until("an answer", DEFAULT_TIMEOUT, async || {
@@ -68,7 +68,7 @@ async fn events_without_webhook(waypost: &Waypost) -> f64 {
     waypost.metric("waypost_events_total{result=\"no_webhook\"}").await
 }
 
-/// All campaigns of a worker, each with its version.
+/// All campaigns of a worker with their versions.
 async fn campaigns(waypost: &Waypost) -> Vec<(String, u64)> {
     let listed = waypost.get("/v1/campaigns").await.json();
     let items = listed["items"].as_array().unwrap_or_else(|| panic!("{listed:#}")).clone();
@@ -77,7 +77,7 @@ async fn campaigns(waypost: &Waypost) -> Vec<(String, u64)> {
     items.iter().map(read).collect()
 }
 
-/// Restores from a worker by the command line.
+/// Restores the campaigns of a worker with the command line.
 async fn restore(waypost: &Waypost) {
     let printed = waypost.cli(&["campaigns", "restore"]).await;
     assert_eq!(printed.code, Some(0), "{printed:?}");
@@ -87,7 +87,7 @@ async fn restore(waypost: &Waypost) {
 async fn wait_until_same(one: &Waypost, other: &Waypost) {
     wait_until("the same campaigns on both", DEFAULT_TIMEOUT, async || {
         let listed = [one.get("/v1/campaigns").await, other.get("/v1/campaigns").await];
-        // A worker that holds its events may list nothing.
+        // A worker that holds its events may refuse the list.
         if listed.iter().any(|reply| reply.status != 200) {
             return None;
         }
@@ -96,7 +96,7 @@ async fn wait_until_same(one: &Waypost, other: &Waypost) {
     .await;
 }
 
-/// The worker has not read the log again from its beginning since its start.
+/// Asserts that the worker has not rebuilt its view since its start.
 fn assert_view_not_rebuilt(waypost: &Waypost) {
     let read_again: Vec<_> =
         waypost.log_lines().into_iter().filter(|line| line.contains("campaigns are read again")).collect();
@@ -122,7 +122,7 @@ async fn broker_with_small_streams() -> Broker {
     broker
 }
 
-/// Waits until this many events wait for a worker. A worker's probe of the binding may wait among them.
+/// Waits until a queue has `events` messages. A probe of the worker may be among them.
 async fn wait_for_waiting_events(amqp: &Amqp, prefix: &str, events: u32) {
     wait_until("the events to wait", DEFAULT_TIMEOUT, async || {
         let depth = amqp.depth(&format!("{prefix}.events")).await?;
@@ -139,7 +139,7 @@ async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
     let first = old.put_campaign(&campaign("c", &receiver.url("/"))).await;
     trim_campaigns_stream(&old, &amqp, &prefix, 1).await;
     broker.ctl(&["clear_policy", "small"]).await;
-    // It has all campaigns, and goes on over a restart.
+    // The worker has all campaigns, also after a restart.
     stop(&old).await;
     old.restart().await;
     assert_eq!(old.metric("waypost_config_log_incomplete").await, 0.0);
@@ -158,7 +158,7 @@ async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
     let refused = new.cli(&["campaigns", "restore"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("against a worker that has them"), "{refused:?}");
-    // Over a restart as well.
+    // Also after a restart.
     stop(&new).await;
     relaunch(&new).await;
     wait_until_held(&new).await;
@@ -178,7 +178,7 @@ async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
     );
     assert_eq!(new.metric("waypost_config_log_incomplete").await, 0.0);
 
-    // It resolves by what was restored, and another new one is complete at once.
+    // The worker uses the restored campaigns, and another new worker is complete immediately.
     stop(&old).await;
     let changed = new.put_campaign(&campaign("c", &receiver.url("/changed"))).await;
     let third = Waypost::start(&url, &prefix).await;
@@ -189,7 +189,7 @@ async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
     assert_eq!((events_without_webhook(&new).await, events_without_webhook(&third).await), (0.0, 0.0));
 }
 
-/// What a stale worker restores is older than what a ready one has, and the log has lost what lies between.
+/// A stale worker restores an older state than a ready worker has, and the log lost the changes in between.
 #[tokio::test]
 async fn a_restore_from_a_stale_worker_takes_nothing_from_a_ready_one() {
     let broker = broker_with_small_streams().await;
@@ -220,12 +220,12 @@ async fn a_restore_from_a_stale_worker_takes_nothing_from_a_ready_one() {
     let requests = receiver.wait_until(|requests| requests.len() == events.len()).await;
     assert!(requests.iter().all(|request| request.path() == "/"), "{requests:?}");
     assert_eq!((events_without_webhook(&ready).await, events_without_webhook(&stale).await), (0.0, 0.0));
-    // A new worker reads the same.
+    // A new worker has the same campaigns.
     let third = Waypost::start(&url, &prefix).await;
     assert_eq!(campaigns(&third).await, campaigns(&ready).await);
 }
 
-/// A ready worker, and a new one that holds its events because the log has lost its beginning.
+/// A ready worker, and a new worker that holds its events because the log lost its first records.
 async fn ready_and_new(broker: &Broker, prefix: &str) -> (Waypost, Waypost, Amqp) {
     let url = broker.url();
     let (ready, amqp) = (Waypost::start(&url, prefix).await, Amqp::connect(&url).await);
@@ -254,7 +254,7 @@ async fn accept_empty_on_a_new_worker_takes_over_a_ready_workers_campaigns() {
     assert_view_not_rebuilt(&ready);
 }
 
-/// No worker was asked before, as if the ready one had not answered in time.
+/// A decision that is appended without a check of the ready worker, as if it had not responded in time.
 #[tokio::test]
 async fn a_decision_from_elsewhere_removes_nothing_from_a_ready_worker() {
     let (broker, prefix) = (broker_with_small_streams().await, unique("lost"));
@@ -262,7 +262,7 @@ async fn a_decision_from_elsewhere_removes_nothing_from_a_ready_worker() {
     let before = campaigns(&ready).await;
     let decision = json!({ "control": "acceptEmpty", "by": "test", "at": "2026-11-30T03:00:00Z" });
     amqp.publish("", [Message::raw(decision.to_string()).key(&campaigns_stream(&prefix)).id("decision")]).await;
-    // It goes on with what the log has, and asks for the rest.
+    // The new worker continues with the campaigns of the log, and requests the rest.
     new.wait_until_ready().await;
     wait_until_same(&new, &ready).await;
     assert_eq!(campaigns(&ready).await, before);
@@ -283,13 +283,13 @@ async fn a_log_deleted_while_workers_are_stopped_is_restored_from_a_store() {
 
     relaunch(&old).await;
     wait_until_held(&old).await;
-    // It shows what it has, says what is the matter, and takes no change.
+    // The worker shows its campaigns, reports the problem, and refuses changes.
     assert_eq!(old.get("/v1/campaigns/c").await.json(), put.json());
     let listed = old.cli(&["campaigns", "list"]).await;
     assert!(listed.stdout.contains("A campaign") && listed.stderr.contains("campaigns may be missing"), "{listed:?}");
     let refused = old.send(reqwest::Method::PUT, "/v1/campaigns/d", Some(&campaign("d", &receiver.url("/")))).await;
     assert!(refused.expect_problem(503).detail.contains("no change is accepted"));
-    // A new worker is told by the log.
+    // The log tells a new worker about the loss.
     let new = launch(&url, &prefix).await;
     wait_until_held(&new).await;
     assert_eq!(get_configuration(&new).await["reason"], "heldByWorker");
@@ -305,7 +305,7 @@ async fn a_log_deleted_while_workers_are_stopped_is_restored_from_a_store() {
     let page = old.get("/v1/configuration").await.json();
     assert_eq!((&page["state"], &page["campaigns"]), (&json!("current"), &json!(1)), "{page:#}");
 
-    // The next time the new log is the one that it knows.
+    // After another restart the worker knows the new log.
     stop(&old).await;
     old.restart().await;
     assert_eq!(campaigns(&old).await, campaigns(&new).await);
@@ -323,7 +323,7 @@ async fn a_log_deleted_under_running_workers_is_restored_by_several_at_once() {
     amqp.delete_queue(&campaigns_stream(&prefix)).await;
     tokio::join!(wait_until_held(&first), wait_until_held(&second));
     amqp.publish_event(&prefix, &event("b", "1")).await;
-    // Both, and one of them twice.
+    // Restores from both workers, and from one of them twice.
     let restored =
         join_all([&first, &second, &first].map(|waypost| waypost.cli(&["campaigns", "restore", "--json"]))).await;
     assert!(restored.iter().any(|printed| printed.code == Some(0)), "{restored:?}");
@@ -334,7 +334,7 @@ async fn a_log_deleted_under_running_workers_is_restored_by_several_at_once() {
     .await;
     receiver.wait_until(|requests| requests.len() == 1).await;
     assert_eq!(events_without_webhook(&first).await + events_without_webhook(&second).await, 0.0);
-    // A new worker reads the same.
+    // A new worker has the same campaigns.
     let third = Waypost::start(&url, &prefix).await;
     assert_eq!(campaigns(&third).await, campaigns(&first).await);
 }
@@ -357,7 +357,7 @@ async fn a_worker_that_took_the_new_log_for_a_first_installation_is_stopped() {
     assert_eq!(events_without_webhook(&new).await, 0.0);
 }
 
-/// Others have begun to use the new log: they go on, and only the worker that knows more holds.
+/// Other workers already use the new log. They continue, and only the worker with more campaigns holds its events.
 #[tokio::test]
 async fn a_worker_with_another_history_does_not_hold_a_log_in_use() {
     let (url, prefix) = (Broker::shared().await.url(), unique("lost"));
@@ -371,7 +371,7 @@ async fn a_worker_with_another_history_does_not_hold_a_log_in_use() {
     wait_until_held(&stopped).await;
     other.wait_until_ready().await;
     assert_eq!(other.get("/v1/campaigns/new").await.json(), new.json());
-    // What is restored is added to what the log has.
+    // The restored campaigns are added to those of the log.
     restore(&stopped).await;
     stopped.wait_until_ready().await;
     other.wait_until_ready().await;
@@ -404,21 +404,21 @@ async fn accept_empty_shows_what_is_lost_first() {
     assert_eq!(accepted.code, Some(0), "{accepted:?}");
     tokio::join!(old.wait_until_ready(), new.wait_until_ready());
     assert_eq!((campaigns(&old).await, campaigns(&new).await), (vec![], vec![]));
-    // What the log has lost is in a file, from which it can be applied again.
+    // The campaigns that the log lost are in a file, which can be applied again.
     let line: Value = serde_json::from_str(&old.wait_for_log_line("previous campaigns of this worker").await)
         .expect("a line of JSON");
     let applied = old.cli(&["campaigns", "apply", line["kept"].as_str().expect("a file")]).await;
     assert_eq!(applied.code, Some(0), "{applied:?}");
     amqp.publish_event(&prefix, &event("c", "1")).await;
     receiver.wait_until(|requests| requests.len() == 1).await;
-    // The decision holds over restarts, and for new workers.
+    // The decision applies after restarts and to new workers.
     stop(&old).await;
     old.restart().await;
     let third = Waypost::start(&url, &prefix).await;
     assert_eq!(campaigns(&third).await, campaigns(&old).await);
 }
 
-/// No worker has a store any more, but deliveries wait that only a campaign can have made.
+/// No worker has a store any more, but waiting deliveries prove that there were campaigns.
 #[tokio::test]
 async fn waiting_deliveries_prove_that_the_log_was_lost() {
     let (url, prefix, receiver) = (Broker::shared().await.url(), unique("lost"), Receiver::start());
@@ -439,7 +439,7 @@ async fn waiting_deliveries_prove_that_the_log_was_lost() {
     assert_eq!(again.stdout.trim(), r#"{"accepted":false,"campaigns":0}"#);
 }
 
-/// A change in a new log would tell a worker with an empty store that the log is complete.
+/// A change in a new log would make a worker with an empty store consider the log complete.
 #[tokio::test]
 async fn no_change_is_accepted_until_a_new_log_is_compared() {
     let (url, prefix) = (Broker::shared().await.url(), unique("lost"));
@@ -454,7 +454,7 @@ async fn no_change_is_accepted_until_a_new_log_is_compared() {
         text.contains("accept-empty").then_some(())
     })
     .await;
-    // A worker with an empty store is told.
+    // A worker with an empty store learns of the loss from the log.
     let new = launch(&url, &prefix).await;
     wait_until_held(&new).await;
 }
@@ -498,7 +498,7 @@ async fn a_restore_that_was_interrupted_is_repeated() {
     amqp.delete_queue(&campaigns_stream(&prefix)).await;
     relaunch(&old).await;
     wait_until_held(&old).await;
-    // Killed as soon as the first of it is in the log.
+    // Kills the restore once its first record is in the log.
     let interrupted = async {
         let _ = tokio::time::timeout(DEFAULT_TIMEOUT, old.cli(&["campaigns", "restore"])).await;
     };

@@ -1,4 +1,4 @@
-//! The command line as people and scripts have it: what it prints, where, and how it ends (0 done, 1 failed, 2 misused).
+//! The command line: output, streams and exit codes (0 success, 1 failure, 2 usage error).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write as _};
@@ -14,8 +14,7 @@ use crate::support::json::{find_by, section_mut, webhook_id};
 use crate::support::waypost::CommandOutput;
 use crate::support::{Broker, DEFAULT_TIMEOUT, Receiver, Waypost, unique, wait_until};
 
-/// A run of the program in a folder, with nothing in its environment but what it is given. Killed where the test ends
-/// before it does.
+/// A running command with a clean environment. It is killed when it is dropped.
 pub(crate) struct CliProcess {
     child: Child,
     stdout: PipeOutput,
@@ -23,7 +22,7 @@ pub(crate) struct CliProcess {
 }
 
 impl CliProcess {
-    /// Starts it; `input` is all it finds on its standard input.
+    /// Starts a command. `input` is its standard input.
     pub(crate) fn start(folder: &Path, environment: &[(&str, &str)], arguments: &[&str], input: &[u8]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
         command.args(arguments).current_dir(folder).env_clear().envs(environment.iter().copied());
@@ -32,15 +31,15 @@ impl CliProcess {
         let stdout = PipeOutput::collect(child.stdout.take().expect("its output is piped"));
         let stderr = PipeOutput::collect(child.stderr.take().expect("its errors are piped"));
         let (mut stdin, input) = (child.stdin.take().expect("its input is piped"), input.to_owned());
-        // One that reads nothing closes its end early.
+        // A command that does not read its input closes the pipe early.
         std::thread::spawn(move || stdin.write_all(&input));
         Self { child, stdout, stderr }
     }
 
-    /// Waits for its end.
+    /// Waits until the command ends.
     pub(crate) async fn wait_for_exit(mut self) -> CommandOutput {
         let status = wait_until("the end of the program", DEFAULT_TIMEOUT, async || {
-            // What it printed is complete only once nobody can write any more.
+            // The output is complete once all writers have closed it.
             let over = self.stdout.is_closed() && self.stderr.is_closed();
             self.child.try_wait().expect("its status").filter(|_| over)
         });
@@ -48,17 +47,17 @@ impl CliProcess {
         CommandOutput { code, stdout: self.stdout.text(), stderr: self.stderr.text() }
     }
 
-    /// Waits until it has printed `text` on standard error.
+    /// Waits until standard error contains `text`.
     pub(crate) async fn wait_for_stderr(&self, text: &str) {
         wait_until(text, DEFAULT_TIMEOUT, async || self.stderr.text().contains(text).then_some(())).await;
     }
 
-    /// Asks it to end (SIGTERM).
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");
     }
 
-    /// Asks it to end, as Ctrl-C does (SIGINT).
+    /// Sends SIGINT, as Ctrl-C does.
     pub(crate) fn interrupt(&self) {
         self.signal("-INT");
     }
@@ -71,16 +70,16 @@ impl CliProcess {
 
 impl Drop for CliProcess {
     fn drop(&mut self) {
-        // Over already, mostly.
+        // The process has usually ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the program printed:\n{}{}\n---", self.stdout.text(), self.stderr.text());
+            eprintln!("--- output of the program:\n{}{}\n---", self.stdout.text(), self.stderr.text());
         }
     }
 }
 
-/// What a process writes to a pipe.
+/// The bytes read from a pipe, and whether it is closed.
 #[derive(Clone, Default)]
 struct PipeOutput(Arc<Mutex<(Vec<u8>, bool)>>);
 
@@ -111,7 +110,7 @@ impl PipeOutput {
     }
 }
 
-/// A folder to run in.
+/// A temporary working directory.
 struct CliSandbox(TempDir);
 
 impl CliSandbox {
@@ -119,7 +118,7 @@ impl CliSandbox {
         Self(tempfile::Builder::new().prefix("waypost-shell-").tempdir().expect("a temporary folder"))
     }
 
-    /// Writes a file, and tells its path.
+    /// Writes a file, and returns its path.
     fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.0.path().join(name);
         std::fs::write(&path, content).expect("a file in the folder");
@@ -139,7 +138,7 @@ impl CliSandbox {
     }
 }
 
-/// Checks how a run ended, and that what it says is to be found on standard error.
+/// Asserts the exit code and that standard error contains each of `said`.
 #[track_caller]
 fn assert_exit(printed: &CommandOutput, code: i32, said: &[&str]) {
     assert_eq!(printed.code, Some(code), "{printed:#?}");
@@ -149,7 +148,7 @@ fn assert_exit(printed: &CommandOutput, code: i32, said: &[&str]) {
     assert!(!printed.stderr.contains("panicked"), "{printed:#?}");
 }
 
-/// Each line as JSON.
+/// Parses each line as JSON.
 #[track_caller]
 fn parse_json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -161,7 +160,7 @@ fn json_items(text: &str, name: Option<&str>) -> Vec<Value> {
     items.as_array().unwrap_or_else(|| panic!("no items in {text}")).clone()
 }
 
-/// A campaign with one section, a menu of a number and a word, and one webhook for both.
+/// A campaign with one section. Its menu has a number, a word and a numeric text as keywords, all with the same URL.
 fn campaign(id: &str, url: &str) -> Value {
     let entry =
         |keyword: Value| json!({ "keyword": keyword, "option": format!("{keyword}!"), "webhook": { "url": url } });
@@ -169,7 +168,7 @@ fn campaign(id: &str, url: &str) -> Value {
         { "label": "Ask", "menu": [entry(json!(4)), entry(json!("agent")), entry(json!("007"))] } ] })
 }
 
-/// A worker with a prefix of its own on the shared broker.
+/// Starts a worker with a unique prefix on the shared broker.
 async fn start_worker() -> Waypost {
     Waypost::start(&Broker::shared().await.url(), &unique("cli")).await
 }
@@ -217,13 +216,13 @@ async fn all_invalid_settings_are_reported_together() {
     assert_exit(&shell.run(&[], &["check", "--config", "nowhere.toml"]).await, 1, &["nowhere.toml"]);
     let file = shell.file("broken.toml", "[broker]\nprefix = \"waypost\nprefetch = 1");
     assert_exit(&shell.run(&[], &["check", "--config", &file]).await, 1, &["broken.toml", "line 2"]);
-    // The worker and the demo say the same, and do not start.
+    // `serve` and `demo` print the same errors, and do not start.
     for command in ["serve", "demo"] {
         assert_exit(&shell.run(&[("WAYPOST_BOGUS__KEY", "1")], &[command]).await, 1, &["WAYPOST_BOGUS__KEY"]);
     }
 }
 
-/// What `check` calls sound, a worker can start with.
+/// A worker can start with every configuration that `check` accepts.
 #[tokio::test]
 async fn invalid_certificate_files_are_reported() {
     let shell = CliSandbox::new();
@@ -321,7 +320,7 @@ async fn usage_errors_exit_with_2() {
     }
 }
 
-/// An option that has no effect was meant to have one.
+/// Options that would have no effect are errors.
 #[tokio::test]
 async fn event_options_conflict_with_a_file() {
     let shell = CliSandbox::new();
@@ -346,7 +345,7 @@ async fn every_command_explains_itself() {
         assert!(!of_dead_letters || printed.stdout.contains("Example"), "{command:?}: {printed:#?}");
         let listed = printed.stdout.lines().skip_while(|line| *line != "Commands:").skip(1);
         for line in listed.take_while(|line| !line.is_empty()) {
-            // A line that goes on from the one before is indented further.
+            // A continuation line is indented further.
             let name = line.strip_prefix("  ").filter(|line| !line.starts_with(' '));
             let name = name.and_then(|line| line.split_whitespace().next()).filter(|name| *name != "help");
             commands.extend(name.map(|name| command.iter().cloned().chain([name.to_owned()]).collect()));
@@ -419,7 +418,7 @@ async fn campaigns_are_applied_listed_read_and_deleted() {
     assert_exit(&printed, 0, &[]);
     assert_eq!(parse_json(&printed.stdout), applied);
 
-    // Without a terminal nobody can be asked.
+    // Without a terminal, the command can't ask for confirmation.
     let delete = ["campaigns", "delete", "autumn/2024 ü"];
     let effect = "delete campaign autumn/2024 ü “A campaign” with 1 section and 3 webhooks";
     let printed = shell.run_against(&waypost, &delete, "y\n").await;
@@ -441,7 +440,7 @@ async fn campaigns_are_applied_listed_read_and_deleted() {
     }
 }
 
-/// A script gives `--json` to every command it reads.
+/// A script passes `--json` to every command whose output it parses.
 #[tokio::test]
 async fn a_campaign_is_read_as_json() {
     let (waypost, shell) = (start_worker().await, CliSandbox::new());
@@ -451,7 +450,7 @@ async fn a_campaign_is_read_as_json() {
     assert_eq!(parse_json(&printed.stdout)["id"], "spring");
 }
 
-/// More than one page of the API.
+/// The list has more than one page of the API.
 #[tokio::test]
 async fn a_list_has_all_pages() {
     let (waypost, shell) = (start_worker().await, CliSandbox::new());
@@ -498,7 +497,7 @@ async fn a_change_of_an_old_version_is_refused() {
     let (waypost, shell) = (start_worker().await, CliSandbox::new());
     let file = shell.file("c.json", campaign("c", "http://127.0.0.1:9/a").to_string());
     let first = waypost.put_campaign(&campaign("c", "http://127.0.0.1:9/a")).await.headers["etag"].clone();
-    // With or without its quotes.
+    // With or without quotes.
     let version = first.trim_matches('"');
     assert_exit(&shell.run_against(&waypost, &["campaigns", "apply", "--if-match", version, &file], "").await, 0, &[]);
     for stale in [&first, version] {
@@ -620,7 +619,7 @@ async fn a_configured_token_is_sent() {
     assert_exit(&shell.run(&[("WAYPOST_SERVER", &server)], &list).await, 1, &["token"]);
     let token = |token| [("WAYPOST_SERVER", server.as_str()), ("WAYPOST_TOKEN", token)];
     assert_exit(&shell.run(&token("wrong"), &list).await, 1, &["unknown token"]);
-    // A variable that is empty is not set.
+    // An empty variable counts as unset.
     assert_exit(&shell.run(&token(""), &list).await, 1, &["a token is needed"]);
     assert_exit(&shell.run(&token("open-sesame"), &list).await, 0, &[]);
     assert_exit(&shell.run(&token("wrong"), &["campaigns", "list", "--token", "open-sesame"]).await, 0, &[]);
@@ -648,7 +647,7 @@ async fn an_event_is_published_from_arguments_with_its_keyword_as_it_was_typed()
         assert_eq!(body, expected);
     }
 
-    // An identity of its own is kept; without one, each run has a new one.
+    // An event id that was given is kept. Otherwise each run generates a new one.
     let with_id = [&event[..], &["--keyword", "4", "--event-id", "e-1", "--json"]].concat();
     for _ in 0..2 {
         let printed = shell.run_against(&waypost, &with_id, "").await;
@@ -664,7 +663,7 @@ async fn an_event_is_published_from_arguments_with_its_keyword_as_it_was_typed()
     assert_exit(&refused, 1, &["$.date: "]);
 }
 
-/// Three good events, and what stands between them.
+/// Three valid events with lines in between.
 fn ndjson_with(between: [&[u8]; 2]) -> Vec<u8> {
     let event = |id: &str| {
         json!({ "campaignId": "c", "label": "Ask", "phoneNumber": "1", "date": "2024-06-18T20:26:14Z", "keyword": 4, "eventId": id })
@@ -678,7 +677,7 @@ fn ndjson_with(between: [&[u8]; 2]) -> Vec<u8> {
 async fn events_are_published_from_a_file() {
     let (waypost, shell, receiver) = (start_worker().await, CliSandbox::new(), Receiver::start());
     waypost.put_campaign(&campaign("c", &receiver.url("/hook"))).await;
-    // Empty lines are none, and the last line needs no end.
+    // Empty lines are ignored, and the last line needs no newline.
     let file = shell.file("events.ndjson", ndjson_with([b"", b"  \r"]));
     let printed = shell.run_against(&waypost, &["publish", &file], "").await;
     assert_exit(&printed, 0, &[]);
@@ -743,7 +742,7 @@ async fn a_line_that_is_not_utf8_is_reported_as_invalid() {
     receiver.wait_until(|requests| requests.len() == 3).await;
 }
 
-/// `waypost campaigns list | head -1` closes its end after a line.
+/// `waypost campaigns list | head -1` closes the pipe after one line.
 #[tokio::test]
 async fn a_closed_output_pipe_is_not_an_error() {
     let (waypost, shell) = (start_worker().await, CliSandbox::new());

@@ -1,4 +1,4 @@
-//! With `--json` the commands print what the server answered: each key in its place, each digit, and also fields and
+//! With `--json`, commands print the server's JSON unchanged: the order of keys, the digits of numbers, and fields and
 //! values that this version does not know.
 
 use std::collections::HashMap;
@@ -7,14 +7,14 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-/// Not in the order of the documentation, with a state and a reason that do not exist, and with numbers that lose digits if
-/// they are computed with.
+/// The keys are not in the order of the documentation, the state and reason are unknown, and the numbers lose digits if
+/// they are parsed as floats.
 const OBJECT: &str = r#"{"zeta":1.50,"state":"halted","id":"x","reason":"tired","campaigns":2,"unknown":{"b":[1e+2,null],"a":12345678901234567890123456789012345678901}}"#;
 
-/// Has the fields that a command reads before it prints.
+/// Contains the fields that a command reads before it prints.
 const PREVIEW: &str = r#"{"more":"?","endpoints":[],"moreEndpoints":0,"campaigns":[{"count":3,"campaignId":"c","share":0.50}],"moreCampaigns":0,"newest":null,"oldest":null,"total":3}"#;
 
-/// Answers every request by its method and path.
+/// Responds to every request by its method and path.
 fn server(answers: HashMap<&'static str, String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -91,7 +91,7 @@ fn json_output_is_what_the_server_answered() {
         waypost.args(command.split(' ')).env("WAYPOST_SERVER", &server).env_remove("WAYPOST_TOKEN");
         let pipes = waypost.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn().expect("the program starts");
-        // Commands that do not read it may have closed it.
+        // A command that does not read its input may have closed the pipe.
         let _ = child.stdin.take().expect("a pipe").write_all(br#"{"id":"c"}"#);
         let output = child.wait_with_output().expect("the program ends");
         let errors = String::from_utf8_lossy(&output.stderr);

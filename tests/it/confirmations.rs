@@ -1,4 +1,4 @@
-//! Destructive commands on a terminal: what they ask, and that nothing is done without a yes.
+//! Destructive commands on a terminal: their questions, and that they do nothing without a yes.
 
 use std::io::Write as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -10,10 +10,10 @@ use crate::support::wait::poll_until;
 use crate::support::{DEFAULT_TIMEOUT, Waypost, wait_until};
 use crate::test_app::TestApp;
 
-/// For the program to end after its keys.
+/// The program ends within this time after its input.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A run of the program on a terminal of its own: `script` opens one, and passes on what is typed and printed.
+/// A program on a pseudo-terminal. `script` opens the terminal and passes input and output on.
 struct Terminal {
     child: Child,
     keyboard: Option<ChildStdin>,
@@ -24,7 +24,7 @@ impl Terminal {
     fn start(waypost: &Waypost, arguments: &[&str]) -> Self {
         let words = [&[env!("CARGO_BIN_EXE_waypost")], arguments].concat();
         let command: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
-        // The parent may ignore SIGINT (a job in the background), and the program would inherit that.
+        // The program would inherit an ignored SIGINT from a parent that is a background job.
         let mut script = Command::new("env");
         script.args([
             "--default-signal=INT",
@@ -63,8 +63,8 @@ impl Terminal {
         let mut keyboard = self.keyboard.take().expect("nothing was typed yet");
         keyboard.write_all(keys.as_bytes()).expect("the keys are typed");
         keyboard.flush().expect("the keys are typed");
-        // `script` can miss the end of its program, and notices it with the end of its input. Not before the program has had time
-        // for the keys: the end of its input is an answer, too.
+        // `script` can miss the end of its program, and then ends with its input. The end of the input is also an
+        // answer, so the program first gets time to read the keys.
         let ended = poll_until(EXIT_TIMEOUT, async || self.child.try_wait().expect("its status")).await;
         drop(keyboard);
         let status = match ended {
@@ -87,7 +87,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Over already, mostly.
+        // The process has usually ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -109,7 +109,7 @@ async fn a_discard_needs_confirmation() {
         assert_eq!(code, expected, "{keys:?}: {screen}");
         app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
     }
-    // What dies while the question is open was not asked about.
+    // A letter that is created after the question is not discarded.
     let terminal = Terminal::start(&app.waypost, &discard);
     terminal.wait_for_prompt().await;
     let asked_about = ids(&app.waypost.letters("").await);

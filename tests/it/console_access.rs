@@ -1,4 +1,4 @@
-//! Who comes into the console, and what another site's page can make a browser do to it: nothing.
+//! Access to the console: sessions, roles, and protection against requests from other sites.
 
 use reqwest::Method;
 
@@ -13,7 +13,7 @@ async fn get(waypost: &Waypost, path: &str, headers: &[(&str, &str)]) -> crate::
     waypost.send_with(Method::GET, path, headers, String::new()).await
 }
 
-/// Without a token there is nothing to see, with one there is a session, and it ends.
+/// Nothing is shown without a token. A token starts a session, and a logout ends it.
 #[tokio::test]
 async fn a_session_begins_and_ends() {
     let mut app = TestApp::start_with_tokens("access").await;
@@ -36,7 +36,7 @@ async fn a_session_begins_and_ends() {
     browser.wait_for_path("/login?next=%2Fcampaigns").await;
 }
 
-/// A form is taken from our own pages only: by its token, by its origin, and by the role of who sends it.
+/// A form needs the session's form token, our own origin and the required role.
 #[tokio::test]
 async fn cross_site_forms_are_refused() {
     let app = TestApp::start("access", &[]).await;
@@ -65,7 +65,7 @@ async fn cross_site_forms_are_refused() {
     assert_eq!(app.waypost.get("/v1/campaigns/made").await.status, 200);
 }
 
-/// The role is asked for at each page, whatever is shown; the session is nothing to the API.
+/// Each page checks the role. A session is not valid for the API.
 #[tokio::test]
 async fn pages_require_their_role() {
     let app = TestApp::start_with_tokens("access").await;
@@ -79,7 +79,7 @@ async fn pages_require_their_role() {
     assert_eq!(fetched, 401);
 }
 
-/// What comes with every page: the policy that lets nothing in from elsewhere.
+/// Every page has security headers, such as a content security policy that forbids external resources.
 #[tokio::test]
 async fn pages_have_security_headers() {
     let app = TestApp::start("access", &[]).await;

@@ -1,5 +1,5 @@
-//! The console, where campaigns are made: the example of the seed document built in a browser, drawn, and fired; and what can go
-//! wrong on the way.
+//! The console's campaign pages: the documented example is built in a browser, drawn and fired. Errors and conflicts
+//! keep the input.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::json::{self, entry, entry_mut, find_by, items_of, only_of, s
 use crate::support::receiver::Request;
 use crate::support::{Answer, Broker, DEFAULT_TIMEOUT, Receiver, Waypost, unique, wait_until};
 
-/// A worker without any campaign, and a browser at its console.
+/// Starts a worker without campaigns, and a browser at its console.
 async fn empty_console() -> (String, Waypost, Browser) {
     let (broker, prefix) = (Broker::shared().await, unique("console"));
     let waypost = Waypost::start(&broker.url(), &prefix).await;
@@ -20,7 +20,7 @@ async fn empty_console() -> (String, Waypost, Browser) {
     (prefix, waypost, browser)
 }
 
-/// A search goes through all campaigns, by id and by name, from page to page.
+/// A search finds campaigns by id and name, on all pages.
 #[tokio::test]
 async fn a_search_goes_from_page_to_page() {
     let (_, waypost, browser) = empty_console().await;
@@ -45,14 +45,14 @@ async fn a_search_goes_from_page_to_page() {
     assert_eq!(found, (100..110).map(|n| format!("c-{n}")).collect::<Vec<_>>());
 }
 
-/// Adds an entry to the menu of the Welcome Message: with the keyboard alone.
+/// Adds an entry to the menu of the Welcome Message with the keyboard.
 async fn add_entry(browser: &Browser, keyword: &str, option: &str, kind: &str, to: &str, webhook: Option<&str>) {
     browser.tab_to(&link("Add menu entry to Welcome Message")).await;
     browser.press(Key::Enter).await;
     browser.tab_to(&field("Keyword")).await;
     browser.type_keys(keyword).await;
     browser.tab_to(&choice("Redirect Type")).await;
-    // One key: a slow browser takes the next ones for the beginning of another choice.
+    // A single key, because a slow browser treats later keys as a new search in the list.
     browser.type_keys(&kind[..1]).await;
     if kind == "Webhook" {
         browser.wait_for_text("The webhook is the redirect.").await;
@@ -64,7 +64,7 @@ async fn add_entry(browser: &Browser, keyword: &str, option: &str, kind: &str, t
         browser.wait_for_text(hint).await;
         browser.tab_to(&field("Menu Text")).await;
         browser.type_keys(option).await;
-        // It proposes what there is, and so is a choice to who hears it.
+        // The field offers suggestions, so its role is combobox.
         browser.tab_to(&choice("Redirect To")).await;
         browser.type_keys(to).await;
         if webhook.is_some() {
@@ -91,7 +91,7 @@ async fn add_section(browser: &Browser, label: &str) {
     browser.wait_for_text(&format!("Saved: {label}")).await;
 }
 
-/// The example is built from nothing by the keyboard, fires as the seed document says, and is drawn as it says.
+/// The example is built with the keyboard only, fires its webhooks, and is drawn as documented.
 #[tokio::test]
 async fn the_example_campaign_can_be_built_by_keyboard() {
     let (prefix, waypost, browser) = empty_console().await;
@@ -175,21 +175,21 @@ async fn the_example_campaign_can_be_built_by_keyboard() {
     assert_eq!(browser.value(&field("Menu Text")).await, "Offers");
 }
 
-/// `rgb(29, 95, 209)`
+/// Parses `rgb(29, 95, 209)`.
 fn rgb(color: &str) -> [i32; 3] {
     let numbers = color.trim_start_matches("rgb(").trim_end_matches(')').split(", ");
     let numbers: Vec<i32> = numbers.map(|number| number.parse().unwrap_or_else(|_| panic!("{color}"))).collect();
     numbers.try_into().unwrap_or_else(|_| panic!("{color}"))
 }
 
-/// A choice and the check of what was typed before it are under way together.
+/// The choice and the check of earlier input run concurrently.
 #[tokio::test]
 async fn a_choice_takes_effect_while_the_form_is_checked() {
     let app = TestApp::start("console", &[]).await;
     let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&new=entry").await;
     browser.wait_for_text("Choose a redirect type first.").await;
-    // Longer than the pause after which the form is checked.
+    // Longer than the debounce of the check.
     browser.delay_responses(Duration::from_millis(800)).await;
     let type_and_choose = "
         const [keyword, redirect] = [document.getElementById('keyword'), document.getElementById('redirect')];
@@ -201,7 +201,7 @@ async fn a_choice_takes_effect_while_the_form_is_checked() {
     browser.wait_for_text("another campaign").await;
 }
 
-/// The editor checks while one types, shows the request, adds, edits and deletes headers, and sends a test.
+/// The editor checks input while typing, shows the request, adds, edits and deletes headers, and sends a test.
 #[tokio::test]
 async fn a_webhook_is_edited_checked_and_tested() {
     let app = TestApp::start("console", &[]).await;
@@ -261,7 +261,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
     assert_eq!(webhook["headers"], json!({ "X-Api-Key": "s3cret" }));
 }
 
-/// Whoever is second is told what the first has changed, and decides; a change elsewhere in the campaign is in nobody's way.
+/// The second editor sees the change of the first and decides. A change elsewhere in the campaign is no conflict.
 #[tokio::test]
 async fn an_edit_conflict_shows_the_other_change() {
     let mut tokens: Value = serde_json::from_str(&token_settings()).expect("JSON");
@@ -285,7 +285,7 @@ async fn an_edit_conflict_shows_the_other_change() {
     assert_eq!(section(&campaign, "Plans")["message"], "Three plans");
     entry_mut(&mut campaign, "Welcome Message", 4)["option"] = json!("Best offers");
     app.waypost.put_campaign(&campaign).await;
-    // Somebody else changes another place after that: it was not they.
+    // Another client then changes another part of the campaign, which is not attributed to the first editor.
     section_mut(&mut campaign, "Plans")["message"] = json!("Four plans");
     let path = "/v1/campaigns/13010";
     let put = app.waypost.send_as(Some("Bearer token-of-a-second-editor"), Method::PUT, path, Some(&campaign)).await;
@@ -305,7 +305,8 @@ async fn an_edit_conflict_shows_the_other_change() {
     assert_eq!(entry(&stored, "Welcome Message", 4)["option"], "My offers");
 }
 
-/// Entries, sections and the campaign are deleted after a question; what would break something is refused with the reason.
+/// Campaigns, sections and entries are deleted after a confirmation. A deletion that would break a reference is refused
+/// with the reason.
 #[tokio::test]
 async fn sections_and_entries_are_renamed_and_deleted() {
     let app = TestApp::start("console", &[]).await;
@@ -341,7 +342,7 @@ async fn sections_and_entries_are_renamed_and_deleted() {
     browser.assert_page_quality().await;
 }
 
-/// A secret is made in the editor, and a new one beside which the old one signs.
+/// The editor creates a secret, and a new secret while the old one still signs.
 #[tokio::test]
 async fn a_signing_secret_is_created_and_rotated() {
     let app = TestApp::start("console", &[]).await;
@@ -360,7 +361,7 @@ async fn a_signing_secret_is_created_and_rotated() {
     })
     .await;
     assert_eq!(only_of(&webhook["previousSecrets"])["secret"], first.as_str());
-    // What the form does not show is not lost by saving it.
+    // Saving the form keeps fields that it does not show.
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.type_into(&field("Menu Text"), "Signed offers").await;
     browser.click(&button("Save")).await;
@@ -369,7 +370,7 @@ async fn a_signing_secret_is_created_and_rotated() {
     assert_eq!(json::webhook(&saved, "Welcome Message", 4), &webhook);
 }
 
-/// Nothing that was typed is lost by changing one's mind about where a choice leads.
+/// Changing the type of a redirect keeps the input.
 #[tokio::test]
 async fn switching_redirect_types_keeps_the_input() {
     let app = TestApp::start("console", &[]).await;
@@ -391,7 +392,7 @@ async fn switching_redirect_types_keeps_the_input() {
     assert_eq!(entry(&after, "Welcome Message", 4), entry(&before, "Welcome Message", 4));
 }
 
-/// The webhooks of sections are edited as those of menu entries are: one that is the redirect, and one under none.
+/// Webhooks of sections are edited like webhooks of entries, as the redirect or in addition to another redirect.
 #[tokio::test]
 async fn the_webhooks_of_sections_are_edited() {
     let app = TestApp::start("console", &[]).await;
@@ -420,7 +421,7 @@ async fn the_webhooks_of_sections_are_edited() {
     browser.assert_page_quality().await;
 }
 
-/// Whoever's session is over, or whose place is gone, keeps what they have typed.
+/// Input is kept if the session has expired or the edited object is gone.
 #[tokio::test]
 async fn refused_input_stays_in_the_form() {
     let app = TestApp::start("console", &[]).await;
@@ -440,7 +441,7 @@ async fn refused_input_stays_in_the_form() {
     assert_eq!(browser.value(&field("Message")).await, "Many words more");
 }
 
-/// A viewer sees all but secrets, and changes nothing.
+/// A viewer sees everything except secrets, and can't change anything.
 #[tokio::test]
 async fn a_viewer_sees_campaigns_without_edit_buttons() {
     let app = TestApp::start_with_tokens("console").await;
@@ -463,7 +464,7 @@ async fn a_viewer_sees_campaigns_without_edit_buttons() {
     browser.assert_page_quality().await;
 }
 
-/// Logs in on the way to an address.
+/// Logs in and continues to `address`.
 pub(crate) async fn log_in(browser: &Browser, role: &str, address: &str) {
     browser.open(address).await;
     browser.type_into(&field("Token"), &format!("token-of-the-{role}")).await;

@@ -1,4 +1,4 @@
-//! The console's pages of dead letters and replays, in a browser: found, understood, sent again, given up.
+//! The console's pages of dead letters and replays in a browser.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::support::unique::free_port;
 use crate::support::{Answer, Waypost, unique, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, example_campaign, step_event};
 
-/// An app whose roles have tokens, and a browser in which one of them has logged in.
+/// An app with a token for each role, and a browser that is logged in with one of the roles.
 async fn start_logged_in(role: &str) -> (TestApp, Browser) {
     let app = TestApp::start_with_tokens("console-letters").await;
     let browser = Browser::start(&app.waypost.url("")).await;
@@ -26,7 +26,7 @@ async fn log_in(browser: &Browser, role: &str) {
     browser.wait_for(&heading("Dead letters")).await;
 }
 
-/// The part of the page that counts letters by something.
+/// The part of the page with counts by something.
 fn group(title: &str) -> Locator {
     region(title)
 }
@@ -36,7 +36,7 @@ fn tab(state: &str) -> Locator {
     link(state).with_partial_name().inside(region("States"))
 }
 
-/// Has a dead letter of 503 made, with all of its attempts.
+/// Creates a dead letter of a delivery whose attempts all ended in 503.
 async fn create_exhausted_letter(app: &TestApp, event: &str) {
     let before = app.waypost.count_letters("status=503").await;
     let mut campaign = example_campaign(&app.receiver);
@@ -64,7 +64,7 @@ async fn an_empty_list_says_so() {
 
 #[tokio::test]
 async fn the_page_reloads_while_letters_are_loading() {
-    // Nothing is there that could be read.
+    // No broker runs there, so there is nothing to read.
     let broker = format!("amqp://guest:guest@127.0.0.1:{}/%2f", free_port());
     let waypost = Waypost::launch(&broker, &unique("console-building"), &[]);
     wait_until("the listener", SLOW_TIMEOUT, async || {
@@ -100,7 +100,7 @@ async fn counts_link_to_filters_and_filters_are_in_the_url() {
     browser.click(&link("Remove status 503")).await;
     browser.wait_for_path("/dead-letters?state=pending").await;
 
-    // Typed into the form, with a time as people say it: the address has the time itself.
+    // The form accepts a relative time. The URL contains the absolute time.
     browser.click(&summary("Filter")).await;
     browser.type_into(&field("Since"), "2h").await;
     browser.choose(&choice("Reason"), "gone").await;
@@ -111,7 +111,7 @@ async fn counts_link_to_filters_and_filters_are_in_the_url() {
     assert!(path.starts_with("/dead-letters?reason=gone&since=20") && path.ends_with('Z'), "{path}");
     browser.assert_page_quality().await;
 
-    // Of an endpoint, of a person, of an event.
+    // Filters by endpoint, phone number and event.
     browser.open("/dead-letters").await;
     let endpoint = app.receiver.url("");
     browser.click(&link(&format!("{endpoint}: 6")).inside(group("Endpoint"))).await;
@@ -132,7 +132,7 @@ async fn counts_link_to_filters_and_filters_are_in_the_url() {
     assert_eq!(browser.value(&field("Endpoint")).await, "example.com");
     browser.assert_page_quality().await;
 
-    // A shared address says what is wrong with it, beside the field.
+    // A URL with invalid parameters shows the errors beside the fields.
     browser.open("/dead-letters?status=5xx&label=Plans").await;
     browser.wait_for_text("must be an HTTP status like 503").await;
     assert_eq!(browser.value(&field("Last status")).await, "5xx");
@@ -192,7 +192,7 @@ async fn a_letter_shows_request_and_answer() {
     browser.back().await;
 
     browser.click(&button("Explain this event")).await;
-    // Not by an address, which histories and logs keep.
+    // The form is posted, because URLs end up in histories and logs.
     browser.wait_for_path("/explain").await;
     browser.wait_for_text("Explain an event").await;
     browser.back().await;
@@ -235,7 +235,7 @@ async fn letters_are_replayed_after_a_preview() {
     browser.wait_for_text("\"source\": \"chatbot\"").await;
     browser.assert_page_quality().await;
 
-    // The numbers are checked while they are typed, and say what they mean.
+    // Numbers are validated while typing, with a description of their effect.
     browser.type_into(&field("Stop on failure ratio"), "7").await;
     browser.wait_for_text("a ratio is a number from 0 to 1").await;
     browser.type_into(&field("Stop on failure ratio"), "0.5").await;
@@ -246,7 +246,7 @@ async fn letters_are_replayed_after_a_preview() {
 
     browser.click(&button("Replay 30 dead letters")).await;
     browser.wait_for_text("running").await;
-    // It comes by itself, while the page stays.
+    // The page updates without a reload.
     browser.wait_for_text("/s").await;
     browser.wait_for_text("in ").await;
     browser.assert_page_quality().await;
@@ -274,14 +274,14 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     let id = app.waypost.create_replay(&json!({ "filter": {}, "ratePerSecond": 4 })).await;
     browser.open(&format!("/replays/{id}")).await;
     browser.wait_for_text("at most 4 per second").await;
-    // By the keyboard alone.
+    // With the keyboard only.
     browser.tab_to(&button("Pause")).await;
     browser.press(Key::Enter).await;
     browser.wait_for(&button("Resume")).await;
     app.waypost.wait_for_replay(&id, "paused").await;
     browser.wait_for_text("paused").await;
     browser.assert_page_quality().await;
-    // The focus stays on the button, whatever it says by now.
+    // The button keeps the focus when its label changes.
     for (shown, state) in [("Pause", "running"), ("Resume", "paused")] {
         browser.press(Key::Enter).await;
         browser.wait_for(&button(shown)).await;
@@ -292,7 +292,7 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     browser.wait_for_text("one replay is paused").await;
     browser.open(&format!("/replays/{id}")).await;
 
-    // Somebody else resumes it: the page learns of it.
+    // The page shows that another client resumed the replay.
     assert_eq!(app.waypost.control_replay(&id, "resume").await.status, 200);
     browser.wait_for(&button("Pause")).await;
     browser.click(&summary("Cancel")).await;
@@ -356,7 +356,7 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
     let tick = |id: &str| checkbox(&format!("Tick {id}"));
     browser.open("/dead-letters").await;
 
-    // Nothing ticked is nothing done.
+    // Without a selection, nothing is discarded.
     browser.click(&button("Discard ticked")).await;
     browser.wait_for_text("No dead letter is ticked").await;
     browser.assert_page_quality().await;
@@ -369,7 +369,7 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
     browser.type_into(&field("Reason"), "  ").await;
     browser.click(&button("Discard 2 dead letters")).await;
     browser.wait_for_text("Enter a reason. It is stored with each discarded dead letter.").await;
-    // The field accepts no more than 500 characters of a person, but of a script.
+    // The field limits typed input to 500 characters, but not a script.
     let fill = "document.getElementById('because').value = 'x'.repeat(501);";
     browser.script::<Value>(fill, Vec::new()).await;
     browser.click(&button("Discard 2 dead letters")).await;
@@ -393,7 +393,7 @@ async fn letters_are_discarded_by_selection_filter_and_singly() {
     browser.open("/dead-letters?status=410&state=pending").await;
     browser.click(&button("Discard all 3 pending that match")).await;
     browser.wait_for(&heading("Discard 3 dead letters?")).await;
-    // What dies after the question is not meant by it.
+    // A letter that is created after the question is not discarded.
     app.create_dead_letters(4, 1).await;
     browser.type_into(&field("Reason"), "the campaign is over").await;
     browser.click(&button("Discard 3 dead letters")).await;
@@ -409,7 +409,7 @@ async fn a_viewer_cannot_change_dead_letters() {
     let (app, browser) = start_logged_in("viewer").await;
     app.create_dead_letters(4, 2).await;
     let id = text_field(newest(&app.waypost.letters("").await), "id").to_owned();
-    // Two, of which the second has to wait: there is something to pause.
+    // The second letter has to wait, so there is a replay to pause.
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 0.01 });
     let replay = app.waypost.create_replay(&order).await;
     assert_eq!(app.waypost.control_replay(&replay, "pause").await.status, 200);

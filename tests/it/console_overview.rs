@@ -1,4 +1,4 @@
-//! The console's overview, its endpoints, and the page that explains an event: in a browser, with a worker at work.
+//! The console's overview, its endpoints, and the page that explains an event, in a browser.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campai
 
 const EVENT: &str = "Step event, as it is published";
 
-/// A browser at the app's worker, that waits as long as a busy machine needs.
+/// Opens a browser at the app's worker, with a long timeout for busy machines.
 async fn browser_at(app: &TestApp, path: &str) -> Browser {
     let mut browser = Browser::start(&app.waypost.url("")).await;
     browser.set_timeout(SLOW_TIMEOUT);
@@ -19,7 +19,6 @@ async fn browser_at(app: &TestApp, path: &str) -> Browser {
     browser
 }
 
-/// Has an event explained.
 async fn explain(browser: &Browser, event: &Value) {
     browser.type_into(&field(EVENT), &event.to_string()).await;
     browser.click(&button("Explain")).await;
@@ -56,7 +55,7 @@ async fn numbers_update_while_events_are_delivered() {
     let path = "/dead-letters?state=pending";
     assert_eq!(browser.attribute(&link("Dead letters pending"), "href").await.as_deref(), Some(path));
 
-    // It is all there at once, too, and without a script.
+    // The page is complete without scripts.
     let headers = [("accept", "text/html")];
     let page = app.waypost.send_with(Method::GET, "/", &headers, String::new()).await;
     assert_eq!(page.status, 200);
@@ -82,7 +81,7 @@ async fn lost_broker_and_lost_worker_are_shown() {
 
     let is_old =
         async || browser.script::<bool>("return document.querySelector('[data-stale]') !== null;", Vec::new()).await;
-    // One that hangs keeps its connections.
+    // A suspended worker keeps its connections.
     app.waypost.suspend();
     wait_until("the page to say that it is old", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
     app.waypost.resume();
@@ -152,7 +151,7 @@ async fn an_event_is_explained() {
     browser.press(Key::Enter).await;
     browser.wait_for_text("one webhook fires").await;
 
-    // One that fires.
+    // An event that fires a webhook.
     explain(&browser, &step_event().keyword(4).id("explained").json()).await;
     browser.wait_for_text("Welcome Message, entry 4 fires").await;
     browser.wait_for_focus(&heading("one webhook fires")).await;
@@ -164,7 +163,7 @@ async fn an_event_is_explained() {
     browser.assert_page_quality().await;
     assert!(app.receiver.requests().is_empty(), "explaining has sent something");
 
-    // What is shared has nothing of the person.
+    // A shared link contains no personal data.
     browser.click(&link("Link to this explanation")).await;
     browser.wait_for_text("Welcome Message, entry 4 fires").await;
     let path = browser.path().await;
@@ -174,7 +173,7 @@ async fn an_event_is_explained() {
     browser.click(&link("Welcome Message, entry 4")).await;
     browser.wait_for_path("/campaigns/13010/edit?label=Welcome+Message&keyword=4#webhook").await;
 
-    // One that fires nothing.
+    // An event that fires no webhook.
     browser.open("/explain").await;
     explain(&browser, &step_event().keyword(9).id("nothing").json()).await;
     browser
@@ -183,7 +182,7 @@ async fn an_event_is_explained() {
     browser.wait_for_text("Welcome Message, entry 4 its menu entry does not match").await;
     browser.assert_page_quality().await;
 
-    // And what is no event.
+    // An invalid event.
     let faulty = json!({ "campaignId": "13010", "label": 7, "phoneNumber": "1", "date": "yesterday" });
     explain(&browser, &faulty).await;
     browser.wait_for_text("Not a step event: 2 errors").await;

@@ -1,4 +1,4 @@
-//! What others build against: it is what the program says it is, and it fits what the program takes.
+//! The published schemas match the program.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -7,7 +7,7 @@ use super::test_app::{example_campaign, step_event};
 use crate::support::Receiver;
 use crate::support::waypost::cli;
 
-/// The documents in `docs/contract` are those that the program prints: `make contract` writes them anew.
+/// The files in `docs/contract` are the program's output. `make contract` regenerates them.
 #[tokio::test]
 async fn the_committed_files_match_the_program() {
     for name in ["event", "campaign", "asyncapi"] {
@@ -21,7 +21,7 @@ async fn printed(name: &str) -> Value {
     serde_json::from_str(&cli(&["contract", name]).await.stdout).expect("JSON")
 }
 
-/// The schemas take what is taken, and not what is not.
+/// The schemas accept valid documents and reject invalid ones.
 #[tokio::test]
 async fn the_schemas_accept_valid_documents() {
     let event = jsonschema::draft202012::new(&printed("event").await).expect("a schema");
@@ -33,7 +33,7 @@ async fn the_schemas_accept_valid_documents() {
     assert!(!schema.is_valid(&json!({ "id": "13010", "sections": [{ "kind": "interaction" }] })));
 }
 
-/// Every reference of the AsyncAPI document leads somewhere, and its payload is the event's schema.
+/// Every reference of the AsyncAPI document resolves, and its payload is the event's schema.
 #[tokio::test]
 async fn the_asyncapi_document_is_complete() {
     let document = printed("asyncapi").await;
@@ -48,7 +48,6 @@ async fn the_asyncapi_document_is_complete() {
     assert_eq!(document["components"]["schemas"]["StepEvent"]["required"], printed("event").await["required"]);
 }
 
-/// Each command has a manual page.
 #[tokio::test]
 async fn the_man_pages_are_generated() {
     let page = cli(&["man"]).await.stdout;

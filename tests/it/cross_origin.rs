@@ -1,4 +1,4 @@
-//! What a browser on this machine may do for the web pages it shows: nothing, but for our own.
+//! Requests from a browser: only pages of the worker itself may change anything.
 
 use reqwest::Method;
 use serde_json::json;
@@ -23,7 +23,7 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
             post(&[("content-type", kind), ("origin", origin)]).await.expect_problem(403);
         }
     }
-    // A name that its owner points to this machine has an origin of its own.
+    // A host name that resolves to this machine has another origin.
     let rebound = [("host", "rebound.example:8080"), ("origin", "http://rebound.example:8080")];
     post(&rebound).await.expect_problem(403);
     for headers in [&rebound[..1], &[("origin", "https://example.com")]] {
@@ -31,7 +31,7 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
             waypost.send_with(Method::GET, path, headers, String::new()).await.expect_problem(403);
         }
     }
-    // No page, and no JSON.
+    // Only JSON is accepted without an origin.
     for kind in ["text/plain", "text/plain;charset=UTF-8", "multipart/form-data; boundary=x", "application/xml"] {
         post(&[("content-type", kind)]).await.expect_problem(415);
     }
@@ -39,7 +39,7 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
     post(&[("content-type", form), ("origin", &own)]).await.expect_problem(415);
     app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
 
-    // A page of ours, programs that do not say what they send, and `curl -d`.
+    // A page of the console, programs that send no content type, and `curl -d`.
     let headers = [("origin", own.as_str()), ("host", &host)];
     assert_eq!(waypost.send_with(Method::GET, "/v1/dead-letters", &headers, String::new()).await.status, 200);
     let taken: [&[(&str, &str)]; 4] = [
@@ -53,7 +53,7 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
         let reply = waypost.send_with(Method::POST, "/v1/replays", headers, order).await;
         assert_eq!(reply.status, 200, "{headers:?}: {reply:?}");
     }
-    // What has no body has no type that could be wrong.
+    // A request without a body needs no content type.
     let reply =
         waypost.send_with(Method::POST, "/v1/replays/rp_none/pause", &[("content-type", "text/plain")], String::new());
     reply.await.expect_problem(404);

@@ -1,5 +1,5 @@
-//! The dashboards, against a real Prometheus that reads a real worker: every panel's query is understood and finds something, and
-//! every metric that a rule or a panel names is one the program has.
+//! The dashboards with a real Prometheus that scrapes a worker: the query of every panel is valid and returns data, and
+//! every metric in a rule or panel exists.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ const RULES: [&str; 2] = ["deploy/prometheus/recording.yml", "deploy/prometheus/
 /// Series of Prometheus itself.
 const PROMETHEUS_SERIES: [&str; 2] = ["up", "ALERTS"];
 
-/// Prometheus, with the rules evaluated each second.
+/// A Prometheus that evaluates the rules each second.
 struct Prometheus {
     process: Child,
     client: Client,
@@ -31,7 +31,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Reads `target` each second, as the job `waypost`.
+    /// Scrapes `target` each second, as the job `waypost`.
     async fn start(target: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let here = |name: &str| folder.path().join(name);
@@ -66,7 +66,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// What it answers to a query: the values of all series found.
+    /// The values of all series that a query returns.
     async fn query(&self, query: &str) -> Vec<f64> {
         let url = Url::parse_with_params(&format!("{}/api/v1/query", self.url), [("query", query)]).expect("a URL");
         let text = self.client.get(url).send().await.expect("an answer").text().await.expect("text");
@@ -90,7 +90,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// A dashboard, and the file it is in.
+/// All dashboards with their files.
 fn dashboards() -> Vec<(PathBuf, Value)> {
     let folder = std::fs::read_dir(project_root().join("deploy/grafana/dashboards")).expect("a folder of dashboards");
     let mut files: Vec<PathBuf> = folder.map(|entry| entry.expect("an entry").path()).collect();
@@ -104,7 +104,7 @@ fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     dashboard["panels"].as_array().expect("panels").iter().filter(|panel| panel["type"] != "row")
 }
 
-/// The queries of a dashboard, with the title of their panel.
+/// The queries of a dashboard, with the titles of their panels.
 fn queries(dashboard: &Value) -> Vec<(String, String)> {
     let of_panel = |panel: &Value| {
         let title = panel["title"].as_str().expect("a title").to_owned();
@@ -124,10 +124,10 @@ async fn every_panel_has_data() {
         dashboards().iter().flat_map(|(_, dashboard)| queries(dashboard)).collect();
     for (_, query) in &mut wanting {
         *query = query.replace("$job", "waypost").replace("$__rate_interval", "20s");
-        // `$1` is of a regular expression, and Grafana leaves it.
+        // `$1` belongs to a regular expression, and Grafana keeps it.
         assert!(!query.replace("$1", "").contains('$'), "a variable that nobody gives a value: {query}");
     }
-    // There is something of everything, again and again: rates are of what goes on.
+    // Rates need repeated activity of every kind.
     wait_until("something in every panel", SLOW_TIMEOUT, async || {
         let events: Vec<Value> =
             [3, 4, 5].map(|keyword| step_event().keyword(keyword).id(&unique("event")).json()).into();
@@ -186,12 +186,12 @@ fn panels_have_descriptions() {
     }
 }
 
-/// The words of a query that are metrics: those with a selector or a range behind them, and all with our prefixes. What the rules
-/// record is theirs.
+/// The metrics in a query: names with a selector or range, and names with our prefixes. Excludes names of recording
+/// rules.
 fn metrics_of(query: &str) -> BTreeSet<String> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut found = BTreeSet::new();
-    // What is quoted is a value.
+    // Quoted text is a value.
     for (part, text) in query.split('"').enumerate() {
         if part % 2 == 1 {
             continue;
@@ -214,7 +214,7 @@ fn metrics_of(query: &str) -> BTreeSet<String> {
 async fn dashboards_use_existing_metrics() {
     let app = TestApp::start("named", &[]).await;
     app.waypost.put_campaign(&example_campaign(&app.receiver)).await;
-    // Those of the queues come with the first look at them, those of dead letters with the view.
+    // The metrics of queues appear after the first poll, those of dead letters with the view.
     app.waypost.wait_for_metric("waypost_workers", 1.0).await;
     let has = async || {
         let metrics = app.waypost.metrics().await;
@@ -240,7 +240,7 @@ async fn dashboards_use_existing_metrics() {
     assert!(named.len() > 40, "{named:?}");
     let unknown: Vec<&String> = named.difference(&known).collect();
     assert!(unknown.is_empty(), "the program has no {unknown:?}");
-    // A histogram is looked at by one of its three.
+    // A histogram is covered if one of its three series is used.
     let looked_at = |name: &str| {
         let name = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
         named.iter().any(|named| named.starts_with(name))

@@ -1,4 +1,4 @@
-//! Lists of dead letters: filtered, counted, page by page while new ones come, and refused where the question is none.
+//! Lists of dead letters: filters, counts, pagination while letters arrive, and invalid queries.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::support::json::{items_of, only, webhook_mut};
 use crate::support::{Answer, Message};
 use crate::test_app::{TestApp, example_campaign, step_event};
 
-/// Letters of two campaigns, with all kinds of ends; some have been discarded.
+/// Letters of two campaigns with all reasons. Some are discarded.
 async fn start_with_mixed_letters() -> TestApp {
     let app = TestApp::start("letters", &[("WAYPOST_RETRY__PERMANENT_STATUSES", "404,410,500")]).await;
     let mut first = example_campaign(&app.receiver);
@@ -43,7 +43,7 @@ async fn start_with_mixed_letters() -> TestApp {
     app
 }
 
-/// Whether a letter is one that a filter chooses.
+/// Returns whether a letter matches a filter.
 fn matches_filter(letter: &Value, (name, value): (&str, &str)) -> bool {
     match name {
         "since" => text_field(letter, "deadAt") >= value,
@@ -55,7 +55,7 @@ fn matches_filter(letter: &Value, (name, value): (&str, &str)) -> bool {
     }
 }
 
-/// How many letters there are of each kind.
+/// The number of letters by `kind`.
 fn count_by(letters: &[Value], kind: impl Fn(&Value) -> Option<String>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for kind in letters.iter().filter_map(kind) {
@@ -64,7 +64,7 @@ fn count_by(letters: &[Value], kind: impl Fn(&Value) -> Option<String>) -> BTree
     counts
 }
 
-/// The counts of a summary; the largest must come first.
+/// The counts of a summary. Asserts that the largest comes first.
 #[track_caller]
 fn summary_counts(summary: &Value, list: &str, key: &str) -> BTreeMap<String, u64> {
     let items = summary[list].as_array().unwrap_or_else(|| panic!("no {list}: {summary:#}"));
@@ -78,7 +78,8 @@ async fn list_and_summary_apply_filters_equally() {
     let app = start_with_mixed_letters().await;
     let all = app.waypost.letters("").await;
     assert_eq!(all.len(), 18);
-    // Of the second round all are before those of the first. What died at one moment is in the order of the log.
+    // All letters of the second round come before those of the first. Letters with the same time are in the order of
+    // the log.
     let second: Vec<&str> = all[..9].iter().map(|letter| text_field(letter, "deadAt")).collect();
     assert!(
         all[9..].iter().all(|letter| second.iter().all(|second| *second >= text_field(letter, "deadAt"))),
@@ -242,7 +243,7 @@ async fn an_invalid_query_is_refused_with_a_reason() {
     for unknown in ["dl_unknown", "unknown"] {
         app.waypost.get(&format!("/v1/dead-letters/{unknown}")).await.expect_problem(404);
     }
-    // Whoever writes an address by hand leaves the plus as it is.
+    // A URL written by hand may contain an unescaped plus sign.
     for plus in ["%2B", "+"] {
         assert_eq!(app.waypost.letters(&format!("since=2020-01-01T01:00:00{plus}01:00")).await.len(), 3);
     }
@@ -252,7 +253,7 @@ async fn an_invalid_query_is_refused_with_a_reason() {
 async fn a_summary_shows_a_hundred_campaigns_and_counts_the_rest() {
     let app = TestApp::start("letters", &[]).await;
     app.create_dead_letters(3, 1).await;
-    // Copies of the letter as the product wrote it, under other ids.
+    // Copies of the letter as the product wrote it, with other ids.
     let letters = app.dead_letters(1).await;
     let letter = only(&letters);
     let id = text_field(letter, "id");

@@ -1,5 +1,5 @@
-//! The view of the dead letters is one worker's copy of the log: lost, damaged or overtaken, it is the same again, and every
-//! worker has the same.
+//! The view of dead letters: a worker rebuilds it after loss or damage of its store or of the log, and all workers have
+//! the same view.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,8 +11,7 @@ use crate::support::wait::poll_until;
 use crate::support::{Answer, DEFAULT_TIMEOUT, Waypost, wait_until};
 use crate::test_app::{TestApp, step_event};
 
-/// Four letters of which one is pending, one has been replayed, one has failed again (and is thus two), and one has been
-/// discarded.
+/// Four letters: one is pending, one was replayed, one failed again (which adds a letter), and one was discarded.
 async fn start_with_every_state() -> TestApp {
     let app = TestApp::start("kept", &[]).await;
     app.create_dead_letters(3, 4).await;
@@ -29,7 +28,7 @@ async fn start_with_every_state() -> TestApp {
     app
 }
 
-/// Everything a worker tells about its letters and replays.
+/// All responses of a worker about letters and replays.
 async fn read_everything(waypost: &Waypost) -> Vec<Value> {
     let letters = waypost.letters("").await;
     let mut told = vec![waypost.summary("").await];
@@ -41,13 +40,13 @@ async fn read_everything(waypost: &Waypost) -> Vec<Value> {
     told
 }
 
-/// Waits until a worker tells the same.
+/// Waits until a worker returns the responses `told`.
 async fn assert_shows(waypost: &Waypost, told: &[Value]) {
     poll_until(DEFAULT_TIMEOUT, async || (read_everything(waypost).await == told).then_some(())).await;
     assert_eq!(read_everything(waypost).await, told);
 }
 
-/// Kills the worker, harms its store, and has it tell the same after its start.
+/// Kills the worker, damages its store, and asserts the same responses after a restart.
 async fn assert_same_after(harm: impl Fn(&Path)) {
     let app = start_with_every_state().await;
     let told = read_everything(&app.waypost).await;
@@ -56,7 +55,7 @@ async fn assert_same_after(harm: impl Fn(&Path)) {
     app.waypost.restart().await;
     assert_shows(&app.waypost, &told).await;
     app.waypost.wait_for_state_counts(&[("pending", 2), ("replayed", 2), ("discarded", 1)]).await;
-    // And it goes on from there.
+    // New letters and replays still work.
     app.create_dead_letters(4, 2).await;
     app.waypost.wait_for_letter_count("state=pending", 4).await;
 }
@@ -76,7 +75,7 @@ async fn a_worker_with_damaged_files_shows_the_same() {
     assert_same_after(|store| assert!(damage_files(store) >= 2, "nothing to be damaged in {}", store.display())).await;
 }
 
-/// Writes over whatever sled has in a folder, and tells how many files that were.
+/// Overwrites all files of sled in a folder, and returns their number.
 fn damage_files(folder: &Path) -> usize {
     let entries =
         std::fs::read_dir(folder).expect("a folder of the store").map(|entry| entry.expect("an entry").path());
@@ -93,7 +92,7 @@ fn damage_files(folder: &Path) -> usize {
     damaged.sum()
 }
 
-/// Whether one of these lines is of the dead letters.
+/// Returns whether a log line is about dead letters.
 fn mentions_letters(line: &str) -> bool {
     ["dead-letters", "dead letters"].iter().any(|name| line.contains(name))
 }
@@ -153,7 +152,7 @@ async fn all_workers_show_the_same_states() {
     let second = app.start_second_worker().await;
     assert_shows(&second, &read_everything(&app.waypost).await).await;
 
-    // What one is told, the other knows.
+    // The other worker sees the same.
     let pending = ids(&app.waypost.letters("state=pending").await);
     assert_eq!(second.discard(&json!({ "ids": [pending[0]], "because": "told to the second" })).await, 1);
     app.waypost.wait_for_letter_count("state=discarded", 2).await;

@@ -1,4 +1,4 @@
-//! What a dead letter tells: the whole story of a delivery, or of what could not be read, and no secret of a customer's.
+//! The content of dead letters: the whole history of a delivery, or of a malformed event, without secrets.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ use crate::support::receiver::Request;
 use crate::support::{Answer, Message};
 use crate::test_app::{TestApp, example_campaign, step_event};
 
-/// Deliveries that end in every way there is, each of an event that is called by the reason.
+/// Creates deliveries that end in every possible way. The events are named after the reason.
 async fn create_letter_of_each_reason(app: &TestApp) -> Vec<Value> {
     let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2 });
-    // Long enough for the second configuration to be there before the retry.
+    // Long enough to store the second configuration before the retry.
     webhook_mut(&mut campaign, "Welcome Message", 5)["retry"] = json!({ "initialDelay": "5s" });
     let menu = section_mut(&mut campaign, "Welcome Message")["menu"].as_array_mut().expect("a menu");
     for (keyword, url) in [(6, app.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
@@ -40,7 +40,7 @@ async fn create_letter_of_each_reason(app: &TestApp) -> Vec<Value> {
     app.waypost.wait_for_letters("", chosen.len()).await
 }
 
-/// What the list has of a letter, the letter itself has too.
+/// The letter has all fields of its list item, with the same values.
 #[track_caller]
 fn assert_matches_list_item(letter: &Value, listed: &Value) {
     for (field, value) in listed.as_object().expect("an object") {
@@ -48,7 +48,7 @@ fn assert_matches_list_item(letter: &Value, listed: &Value) {
     }
 }
 
-/// None of these fields says anything.
+/// Asserts that the fields are null or missing.
 #[track_caller]
 fn assert_absent(letter: &Value, fields: &[&str]) {
     for field in fields {
@@ -56,7 +56,7 @@ fn assert_absent(letter: &Value, fields: &[&str]) {
     }
 }
 
-/// Its fields of time are all written alike.
+/// Asserts that the value is a timestamp in the common format.
 #[track_caller]
 fn assert_timestamp(value: &Value) {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no time"));
@@ -119,7 +119,8 @@ async fn a_dead_letter_has_all_details_for_each_reason() {
         let webhook = text_field(&letter, "webhookId");
         assert_eq!(ids(&app.waypost.letters(&format!("webhookId={webhook}")).await), [text_field(&letter, "id")]);
         if matches!(reason, "webhook_disabled" | "webhook_deleted") {
-            // It died while it waited, and what waits has no configuration from which its request could be shown.
+            // The delivery died while it waited, and a waiting delivery has no configuration, so the request can't be
+            // shown.
             assert_absent(&letter, &["request"]);
             continue;
         }
@@ -167,7 +168,7 @@ async fn a_malformed_message_is_shown_unchanged() {
 async fn events_with_the_same_id_have_a_letter_each() {
     let app = TestApp::start("letters", &[]).await;
     app.receiver.reply("/agent", Answer::status(410));
-    // So many that some die in the same millisecond.
+    // Enough that some die in the same millisecond.
     let events = vec![step_event().keyword(3).id("twin").json(); 600];
     app.amqp.publish_events(&app.prefix, &events).await;
     app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"dead\"}", events.len() as f64).await;
@@ -195,7 +196,7 @@ async fn letters_written_while_no_worker_ran_are_found() {
     assert_eq!((text_field(&poison, "eventId"), text_field(&poison, "campaignId")), ("poison", "13010"));
     assert_absent(&poison, &["bodyBase64", "errors", "deliveryId", "request"]);
 
-    // One that has never run before reads the same.
+    // A new worker has the same letters.
     let new = app.start_second_worker().await;
     let poison = text_field(listed, "id");
     assert_eq!(new.wait_for_letters("", 4).await, app.waypost.letters("").await);
@@ -212,7 +213,7 @@ async fn letters_contain_no_header_values_and_secrets() {
     webhook["secret"] = hidden[2].into();
     app.waypost.put_campaign(&campaign).await;
     app.create_dead_letters(4, 2).await;
-    // A receiver that repeats what it was sent.
+    // A receiver that echoes the request.
     let repeated = format!("bad key: {}, {} and {}", hidden[0], hidden[1], hidden[2]);
     app.receiver.reply("/offers", Answer::status(500).body(repeated));
     let letters = ids(&app.waypost.letters("").await);
@@ -234,7 +235,7 @@ async fn letters_contain_no_header_values_and_secrets() {
     }
     for id in &letters {
         let request = &app.waypost.letter(id).await["request"];
-        // That there are some, and what they are called, is no secret.
+        // The names of headers are not secret.
         assert_eq!(
             (header_value(request, "x-api-key"), header_value(request, "authorization")),
             (Some("********"), Some("********"))

@@ -1,4 +1,4 @@
-//! Dead letters and replays on the command line, against a worker: what is printed, what is sent, and how it ends.
+//! Dead letters and replays on the command line against a worker: output, requests and exit codes.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::support::waypost::CommandOutput;
 use crate::support::{Answer, DEFAULT_TIMEOUT, Receiver, wait_until};
 use crate::test_app::{TestApp, events_with_keyword};
 
-/// An app whose `/offers` is gone, and so many dead letters of it, all seen by the API.
+/// An app with `count` dead letters of `/offers`, which answered 410.
 async fn start_with_dead_letters(count: usize) -> TestApp {
     let app = TestApp::start("dlcli", &[]).await;
     app.receiver.reply("/offers", Answer::status(410).body("no such offer"));
@@ -22,7 +22,7 @@ async fn start_with_dead_letters(count: usize) -> TestApp {
     app
 }
 
-/// Waits until so many dead letters match.
+/// Waits until `count` dead letters match.
 async fn wait_for_letter_count(app: &TestApp, filter: &[&str], count: usize) {
     wait_until("the dead letters", DEFAULT_TIMEOUT, async || {
         let summary = parse_json(&run_ok(app, &[&["dead-letters", "summary", "--json"], filter].concat()).await);
@@ -31,14 +31,14 @@ async fn wait_for_letter_count(app: &TestApp, filter: &[&str], count: usize) {
     .await;
 }
 
-/// Runs a command that must end well.
+/// Runs a command that must succeed, and returns its output.
 async fn run_ok(app: &TestApp, arguments: &[&str]) -> String {
     let printed = app.waypost.cli(arguments).await;
     assert_eq!(printed.code, Some(0), "{arguments:?}: {printed:#?}");
     printed.stdout
 }
 
-/// Runs a command that must fail, and say why.
+/// Runs a command that must fail with a message that contains `said`.
 async fn run_failing(app: &TestApp, arguments: &[&str], said: &str) -> CommandOutput {
     let printed = app.waypost.cli(arguments).await;
     assert_eq!(printed.code, Some(1), "{arguments:?}: {printed:#?}");
@@ -46,7 +46,7 @@ async fn run_failing(app: &TestApp, arguments: &[&str], said: &str) -> CommandOu
     printed
 }
 
-/// Starts a command that is not waited for, in a folder of its own.
+/// Starts a command in its own folder, without waiting for it.
 fn spawn(app: &TestApp, arguments: &[&str]) -> (CliProcess, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let server = app.waypost.url("");
@@ -66,7 +66,7 @@ fn ids(letters: &[Value]) -> BTreeSet<String> {
     letters.iter().map(|letter| letter["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// The `webhook-id`s a receiver has seen.
+/// The `webhook-id`s that a receiver has seen.
 fn webhook_ids(receiver: &Receiver) -> BTreeSet<String> {
     receiver.requests_by_webhook_id().into_keys().collect()
 }
@@ -130,7 +130,7 @@ async fn dead_letters_are_listed_counted_and_exported() {
     let exported = run_ok(&app, &["dead-letters", "export"]).await;
     let exported: Vec<Value> = exported.lines().map(parse_json).collect();
     assert_eq!(exported, all);
-    // There is no other form, so to ask for it is no mistake.
+    // `--json` is accepted, although it is the only format.
     let asked_for = run_ok(&app, &["dead-letters", "export", "--json"]).await;
     assert_eq!(asked_for.lines().map(parse_json).collect::<Vec<_>>(), all);
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -194,7 +194,7 @@ async fn a_replay_is_followed_until_all_is_delivered() {
     assert_eq!(webhook_ids(&app.receiver), before);
     wait_for_letter_count(&app, &["--state", "replayed"], 5).await;
 
-    // What has ended can be followed still, and looked at.
+    // A finished replay can still be followed and shown.
     assert!(run_ok(&app, &["replays", "follow", &id]).await.contains(" done: 5 delivered"));
     let replay = parse_json(&run_ok(&app, &["replays", "follow", &id, "--json"]).await);
     assert_eq!((&replay["id"], &replay["state"]), (&Value::from(id.as_str()), &Value::from("done")));
@@ -202,7 +202,7 @@ async fn a_replay_is_followed_until_all_is_delivered() {
     for text in ["PROGRESS", "██████████", "done", "--all", &id] {
         assert!(table.contains(text), "no {text}: {table}");
     }
-    // Nothing pending is left to choose.
+    // No pending letter is left.
     run_failing(&app, &["dead-letters", "replay", "--all"], "error: ").await;
     run_failing(&app, &["replays", "follow", "rp_unknown"], "error: ").await;
 }
@@ -225,13 +225,13 @@ async fn a_failed_replay_exits_with_an_error_and_advice() {
     for letter in &new {
         assert!(before.contains(letter["replayOf"].as_str().expect("a letter before")), "{letter:#}");
     }
-    // The page of the old one leads to the new one.
+    // The page of the old letter links to the new one.
     let letter = newest(&new);
     let page = run_ok(&app, &["dead-letters", "show", text_field(letter, "replayOf")]).await;
     let id = text_field(letter, "id");
     assert!(page.contains(&format!("dead again, as {id}")), "{page}");
 
-    // Its end as JSON, by id, for a script.
+    // The result as JSON, for a script.
     let printed = run_failing(&app, &["dead-letters", "replay", id, "--json"], "1 dead letter failed again").await;
     assert_eq!(parse_json(&printed.stdout)["failed"], 1);
 }
@@ -293,7 +293,7 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     let resumed = parse_json(&run_ok(&app, &["replays", "resume", &id, "--json"]).await);
     assert_eq!(resumed["state"], "running");
 
-    // Whoever follows it learns that it was cancelled.
+    // Following a cancelled replay reports the cancellation.
     let (run, _folder) = spawn(&app, &["replays", "follow", &id]);
     run.wait_for_stderr("sent ").await;
     let cancel = ["replays", "cancel", &id];
@@ -354,7 +354,7 @@ async fn discarded_letters_show_the_reason() {
         .await;
 }
 
-/// `waypost dead-letters export | head -1` closes its end after a line.
+/// `waypost dead-letters export | head -1` closes the pipe after one line.
 #[tokio::test]
 async fn an_export_stops_when_the_pipe_closes() {
     let app = start_with_dead_letters(3).await;

@@ -1,5 +1,4 @@
-//! `waypost demo` as whoever tries Waypost first meets it: it accounts for every event, and leaves nothing behind,
-//! however it ends.
+//! `waypost demo` accounts for every event, and leaves nothing behind, however it ends.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -11,8 +10,8 @@ use crate::cli::CliProcess;
 use crate::support::waypost::CommandOutput;
 use crate::support::{Broker, unique};
 
-/// A virtual host of the shared broker with nothing in it, and a folder for temporary files: what a demo leaves behind
-/// is all there is in them.
+/// An empty virtual host of the shared broker, and an empty folder for temporary files. The test checks that the demo
+/// leaves both empty.
 struct DemoFolder {
     broker: &'static Broker,
     vhost: String,
@@ -35,13 +34,13 @@ impl DemoFolder {
         CliProcess::start(Path::new("/"), &environment, &[&["demo"], arguments].concat(), b"")
     }
 
-    /// What is left, now that the demo has ended.
+    /// The files, queues and exchanges that the demo left.
     async fn leftovers(&self) -> Vec<String> {
         let queues = self.broker.ctl(&["list_queues", "-p", &self.vhost, "--no-table-headers", "name"]).await;
         let exchanges = self.broker.ctl(&["list_exchanges", "-p", &self.vhost, "--no-table-headers", "name"]).await;
         let files = std::fs::read_dir(self.folder.path()).expect("the folder").filter_map(Result::ok);
         let files = files.map(|entry| entry.path().display().to_string());
-        // Every virtual host has exchanges of RabbitMQ's own, one of them without a name.
+        // Every virtual host has RabbitMQ's own exchanges, one of them without a name.
         let named = queues.lines().chain(exchanges.lines()).map(str::trim);
         let named = named.filter(|name| !name.is_empty() && !name.starts_with("amq."));
         named.map(str::to_owned).chain(files).collect()
@@ -63,12 +62,12 @@ async fn every_event_is_accounted_for_and_nothing_is_left_behind() {
     let account: Value = serde_json::from_str(&printed.stdout).expect("one JSON document");
     let parts = ["published", "noWebhook", "delivered", "dead", "waiting", "contradictions"];
     let parts: serde_json::Map<_, _> = parts.map(|part| (part.to_owned(), account[part].clone())).into_iter().collect();
-    // Of each twenty users three take what has no webhook, fourteen a webhook that answers with 200 at last, one a
-    // webhook that is gone, and two a broken one.
+    // Of twenty users, three choose an option without a webhook, fourteen a webhook that finally answers 200, one a
+    // webhook that answers 410, and two a broken webhook.
     let expected = json!({ "published": 300, "noWebhook": 45, "delivered": 210, "dead": { "exhausted": 30, "gone": 15 },
         "waiting": 0, "contradictions": 0 });
     assert_eq!(Value::from(parts), expected, "{account:#}");
-    // Once each, three times, once, and four times.
+    // One attempt, three attempts, one attempt, and four attempts.
     let attempts = 135 + 3 * 75 + 15 + 4 * 30;
     assert!(account["attempts"].as_u64().is_some_and(|made| made >= attempts), "{account:#}");
     assert_eq!(clean.leftovers().await, [""; 0]);
@@ -106,7 +105,7 @@ async fn a_failed_start_leaves_nothing_behind() {
     assert_eq!(clean.leftovers().await, [""; 0]);
 }
 
-/// Some settings are the demo's own: whoever gives one is told so, at once.
+/// The demo controls some settings, and refuses to start if one is set.
 #[tokio::test]
 async fn settings_that_the_demo_controls_are_refused() {
     let clean = DemoFolder::new().await;

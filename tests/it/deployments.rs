@@ -1,5 +1,5 @@
-//! The files that run Waypost: compose, the image, Kubernetes, systemd. Each is read by the tool that reads it in earnest, without an
-//! engine or a cluster, and its settings by the program itself, which refuses a name that it does not know.
+//! The deployment files: compose, the image, Kubernetes and systemd. Each is validated by its own tool, without a
+//! container engine or a cluster. The program validates their settings, and rejects unknown names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,12 +16,12 @@ use crate::support::tools::{
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
 
-/// What closing takes at most beside `shutdown.grace` (docs/SETTINGS.md).
+/// The maximum time of closing after `shutdown.grace` (docs/SETTINGS.md).
 const CLOSING_SECONDS: u64 = 6;
 
 const OVERLAYS: [&str; 2] = ["development", "production"];
 
-/// `waypost check` with this environment and nothing else.
+/// `waypost check` with only this environment.
 fn check_command(environment: &BTreeMap<String, String>) -> Command {
     let mut check = Command::new(PROGRAM);
     // A folder without a waypost.toml.
@@ -29,7 +29,7 @@ fn check_command(environment: &BTreeMap<String, String>) -> Command {
     check
 }
 
-/// The settings that the program makes of an environment, and of a file where there is one.
+/// The resolved settings of an environment and an optional file.
 #[track_caller]
 fn settings(environment: &BTreeMap<String, String>, file: Option<&Path>) -> BTreeMap<String, String> {
     let mut check = check_command(environment);
@@ -49,14 +49,14 @@ fn seconds(text: &str) -> u64 {
     humantime::parse_duration(text).unwrap_or_else(|error| panic!("{text}: {error}")).as_secs()
 }
 
-/// What a setting of a file or a variable has to leave time for.
+/// Asserts that the time to stop covers the grace period and closing.
 #[track_caller]
 fn assert_stop_time(settings: &BTreeMap<String, String>, given: u64) {
     let needed = seconds(&settings["shutdown.grace"]) + CLOSING_SECONDS;
     assert!(given >= needed, "{given} s to stop, and shutdown.grace needs {needed}");
 }
 
-/// Secrets made for this test, as a file for compose.
+/// Generated secrets as an env file for compose.
 fn secrets() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("env").display().to_string();
@@ -64,7 +64,7 @@ fn secrets() -> (tempfile::TempDir, String) {
     (folder, file)
 }
 
-/// `docker-compose.yml`, with other files over it, as compose resolves it.
+/// `docker-compose.yml` with overlays, as compose resolves it.
 fn composed(env_file: &str, more: &[&str]) -> Value {
     let mut compose = tool_command("docker-compose");
     compose.args(["--env-file", env_file, "--profile", "sample", "--file", "docker-compose.yml"]);
@@ -150,7 +150,7 @@ fn default_argument(dockerfile: &str, name: &str) -> String {
     value.unwrap_or_else(|| panic!("the Dockerfile has no default of {name}")).to_owned()
 }
 
-/// A line `name = "value"` of `Cargo.toml`.
+/// The value of a line `name = "value"` of `Cargo.toml`.
 #[track_caller]
 fn manifest_value(name: &str) -> String {
     let manifest = read_project_file("Cargo.toml");
@@ -185,7 +185,7 @@ fn the_image_is_built_with_the_oldest_rust_that_is_supported() {
         rust.contains(&format!("/rust:{version}.")),
         "{rust} is not Rust {version}, the rust-version of Cargo.toml"
     );
-    // Bases are arguments, so that they can be pinned by digest. Other stages are named in the file itself.
+    // Base images are arguments, so that they can be pinned by digest. Other stages are defined in the Dockerfile.
     let stages = ["${RUST} AS build", "${RUNTIME} AS runtime", "runtime"];
     for from in dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")) {
         assert!(stages.contains(&from), "the Dockerfile is built from {from}, which scripts/image does not pin");
@@ -220,7 +220,7 @@ fn the_image_build_copies_all_sources() {
     for path in let_in.lines().filter_map(|line| line.strip_prefix('!')) {
         assert!(project_root().join(path).exists(), ".dockerignore lets {path} in, which is not there");
     }
-    // Besides these, what the sources include, tests left out.
+    // The files that the build needs, besides those that the sources include. Tests are excluded.
     let needed = ["Cargo.toml", "Cargo.lock", "LICENSE", "scripts/image-sbom", "src", "crates", "benches"];
     needed.into_iter().for_each(has);
     let manifest = read_project_file("Cargo.toml");
@@ -253,7 +253,7 @@ fn the_image_build_copies_all_sources() {
     }
 }
 
-/// What an overlay makes, by kind.
+/// The objects of an overlay.
 fn rendered(overlay: &str) -> Vec<Value> {
     let folder = format!("deploy/kubernetes/overlays/{overlay}");
     parse_yaml(&run_successfully(tool_command("kubectl").args(["kustomize", &folder])))
@@ -269,7 +269,8 @@ fn dns_peer(policy: &Value) -> &Value {
     items_of(&rule["to"]).first().unwrap_or_else(|| panic!("no destinations: {policy:#}"))
 }
 
-/// Kinds that Kubernetes does not bring, and whose schemas it can't have: `tests/fixtures/custom-resources` has what of them is used.
+/// Custom resources, for which Kubernetes has no schema. `tests/fixtures/custom-resources` has schemas of the fields
+/// that we use.
 fn is_custom(object: &Value) -> bool {
     let version = object["apiVersion"].as_str().unwrap_or_default();
     ["keda.sh/", "monitoring.coreos.com/"].iter().any(|group| version.starts_with(group))
@@ -290,7 +291,7 @@ fn kustomize_overlays_are_valid() {
                 validator.iter_errors(&object).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
             assert!(faults.is_empty(), "{kind}: {faults:#?}");
         }
-        // JSON is YAML; one document to a line.
+        // JSON is YAML, with one document on each line.
         let file = folder.path().join(overlay);
         let documents = known.iter().map(|object| format!("---\n{object}\n")).collect::<String>();
         std::fs::write(&file, documents).expect("written");
@@ -362,10 +363,10 @@ fn selectors_match_pods_and_triggers_match_queues() {
     let monitor = object_of_kind(&objects, "ServiceMonitor");
     let watched = map(&monitor["spec"]["selector"]["matchLabels"]);
     assert!(watched.iter().all(|(name, value)| service.get(name) == Some(value)), "{watched:?} and {service:?}");
-    // The alerts look for this job.
+    // The alerts select this job.
     let job = monitor["spec"]["jobLabel"].as_str().expect("a label");
     assert_eq!(service[job], "waypost");
-    // Of other pods, only the labels that are theirs.
+    // Only well-known labels select pods of other applications.
     let dns = dns_peer(object_of_kind(&objects, "NetworkPolicy"));
     let dns = &dns["podSelector"]["matchLabels"];
     assert_eq!(*dns, json!({ "k8s-app": "kube-dns" }));
@@ -375,16 +376,16 @@ fn selectors_match_pods_and_triggers_match_queues() {
     assert_eq!(queues, [names.events(), names.retries()]);
 }
 
-/// `systemd-analyze` is where systemd is.
+/// `systemd-analyze` is part of systemd.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_systemd_unit_is_valid_and_hardened() {
     let unit = read_project_file("deploy/systemd/waypost.service");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let here = folder.path().join("waypost.service");
-    // It looks whether the program is there.
+    // `systemd-analyze` checks that the program exists.
     std::fs::write(&here, unit.replace("/usr/local/bin/waypost serve", &format!("{PROGRAM} serve"))).expect("written");
-    // A key that it does not know it only tells of.
+    // `systemd-analyze` only warns about unknown keys.
     let verified = run(tool_command("systemd-analyze").args(["verify", "--man=no"]).arg(&here));
     assert!(
         verified.status.success() && !all_output(&verified).contains("waypost.service"),

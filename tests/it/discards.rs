@@ -1,4 +1,4 @@
-//! Dead letters that somebody gives up for good: which, by whom and why, and for no other than was meant.
+//! Discards of dead letters: selection, author and reason.
 
 use reqwest::Method;
 use serde_json::json;
@@ -24,7 +24,7 @@ async fn author_and_reason_of_a_discard_are_stored() {
     send("viewer", &by_ids).await.expect_problem(403);
     let reply = send("operator", &by_ids).await;
     assert_eq!((reply.status, reply.json()), (200, json!({ "discarded": 2, "more": false })));
-    // Of the oldest, all are still pending.
+    // All letters of this webhook are pending.
     let webhook = text_field(&app.waypost.letter(last).await, "webhookId").to_owned();
     let filter = json!({ "webhookId": webhook, "status": 410, "state": "pending" });
     let by_filter = json!({ "filter": filter, "because": "all of one webhook" });
@@ -67,7 +67,7 @@ async fn an_invalid_request_discards_nothing() {
         json!({ "filter": { "colour": "red" } }),
         json!({ "filter": { "state": "replaying" } }),
         json!({ "filter": { "reason": "gone", "campaignId": null } }),
-        // What a filter matches is given up for a reason only.
+        // A filter requires a reason.
         json!({ "filter": {} }),
         json!({ "filter": { "reason": "gone" } }),
         json!({ "filter": { "reason": "gone" }, "because": null }),
@@ -80,7 +80,7 @@ async fn an_invalid_request_discards_nothing() {
         reply.expect_problem(422);
     }
 
-    // A reason is kept with each letter: so it is no document.
+    // The reason is stored with each letter, so its length is limited.
     for because in ["", " \n", &"x".repeat(501), &"x".repeat(900_000)] {
         let order = json!({ "ids": letters, "because": because });
         assert_eq!(app.waypost.post(DISCARD, &order).await.violation_paths(), ["$.because"], "{} bytes", because.len());
@@ -94,7 +94,7 @@ async fn an_invalid_request_discards_nothing() {
     let because = &schema["properties"]["because"];
     assert_eq!((&because["minLength"], &because["maxLength"]), (&json!(1), &json!(500)), "{because:#}");
 
-    // What is being sent is not given up meanwhile.
+    // A letter that is being replayed can't be discarded.
     app.receiver.reply("/agent", Answer::never());
     app.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
     app.waypost.wait_for_letter_count("state=replaying", 1).await;
@@ -102,7 +102,7 @@ async fn an_invalid_request_discards_nothing() {
     assert!(detail.contains(&letters[0]), "which one is not told: {detail}");
     app.waypost.wait_for_state_counts(&[("pending", 2), ("replaying", 1)]).await;
 
-    // A filter passes it by, and what is discarded already is not discarded again.
+    // A filter skips that letter, and letters that are already discarded.
     let longest = "ü".repeat(500);
     assert_eq!(app.waypost.discard(&json!({ "filter": { "reason": "gone" }, "because": longest })).await, 2);
     app.waypost.wait_for_state_counts(&[("discarded", 2), ("replaying", 1)]).await;
@@ -129,7 +129,7 @@ async fn a_dry_run_counts_the_letters_to_discard() {
         assert_eq!(reply.status, 200, "{order}: {reply:?}");
         reply.json()
     };
-    // It changes nothing: so it needs no reason.
+    // A dry run changes nothing, so it needs no reason.
     let by_filter = preview(&json!({ "filter": { "status": 410 }, "dryRun": true })).await;
     let times = || all.iter().map(|letter| text_field(letter, "deadAt"));
     let expected = json!({

@@ -1,4 +1,4 @@
-//! `waypost doctor`, with what can be wrong.
+//! `waypost doctor` and the problems that it detects.
 
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
@@ -10,7 +10,7 @@ use crate::support::broker::broker_version;
 use crate::support::waypost::{CommandOutput, cli};
 use crate::support::{Amqp, Broker, Receiver, Waypost, unique, wait_until};
 
-/// Asks the doctor about a worker of this prefix, with more arguments.
+/// Runs `waypost doctor` for a prefix, with more arguments.
 async fn run_doctor(url: &str, prefix: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
     let (url, prefix) = (format!("broker.url={url}"), format!("broker.prefix={prefix}"));
     let arguments = [&["doctor", "--json", "--set", &url, "--set", &prefix], more].concat();
@@ -18,7 +18,7 @@ async fn run_doctor(url: &str, prefix: &str, more: &[&str]) -> (Option<i32>, Vec
     (code, serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}")))
 }
 
-/// The verdict of a check, with what was found and what is to be done.
+/// The status of a check, and its message with the fix.
 fn finding(findings: &[Value], check: &str) -> (String, String) {
     let finding = findings.iter().find(|finding| finding["check"] == check);
     let finding = finding.unwrap_or_else(|| panic!("no {check}: {findings:?}"));
@@ -40,7 +40,7 @@ async fn a_healthy_setup_passes() {
     assert!(finding(&findings, "queues").1.contains("0 messages are ready"), "{findings:?}");
     assert!(finding(&findings, "egress").1.contains("answers HEAD with 200"), "{findings:?}");
     assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "something was posted");
-    // It has left nothing behind.
+    // The doctor left nothing behind.
     assert!(Broker::shared().await.queues(&format!("{}.examination", app.prefix)).await.is_empty());
 }
 
@@ -140,11 +140,11 @@ async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
 
     let definition = r#"{"max-length":100,"overflow":"drop-head"}"#;
     broker.ctl(&["set_policy", "--apply-to", "queues", "short", ".*", definition]).await;
-    // This one applies to streams, too.
+    // This policy also applies to streams.
     broker.ctl(&["set_operator_policy", "--apply-to", "queues", "old", ".*", r#"{"max-length-bytes":50000000}"#]).await;
     let words = wait_until("the policies to be seen", SLOW_TIMEOUT, async || {
         let (verdict, words) = finding(&look().await, "policies");
-        // RabbitMQ shows a policy at one queue after the other.
+        // RabbitMQ applies a policy to one queue after the other.
         let parts = [
             "max-length: 100",
             "waypost.events",
@@ -156,12 +156,12 @@ async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
         (verdict == "bad" && is_complete).then_some(words)
     })
     .await;
-    // A worker that starts says so too.
+    // A starting worker reports the same.
     worker.kill().await;
     worker.restart().await;
     worker.wait_for_log_line("broker policy harms a queue").await;
 
-    // The commands that it prints exempt the queues.
+    // The printed commands exempt the queues.
     let commands = printed_commands(&words);
     let of_kind = |kind: &str| commands.iter().filter(|command| command[0] == kind).count();
     assert_eq!((of_kind("set_policy"), of_kind("set_operator_policy"), commands.len()), (1, 2, 3), "{words}");
@@ -175,7 +175,7 @@ async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
     .await;
 }
 
-/// The arguments of every command of `rabbitmqctl` in a text. Each ends with the definition of a policy.
+/// The arguments of every `rabbitmqctl` command in a text. Each command ends with a policy definition.
 fn printed_commands(text: &str) -> Vec<Vec<String>> {
     let arguments = |command: &str| {
         let (command, _) = command.split_once("}'").expect("a definition");

@@ -1,4 +1,4 @@
-//! What a webhook may reach: asked when it is configured and when it is sent to; and the proxy that may stand between.
+//! Egress rules, which are checked when a webhook is configured and when it is sent, and proxies for outgoing requests.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -48,14 +48,14 @@ async fn a_forbidden_url_is_refused_at_configuration() {
         assert_eq!(reply.violation_paths(), ["$.sections[1].webhook.url"], "{host}");
         assert!(reply.body.contains("egress.allow"), "{}", reply.body);
     }
-    // With all else that is wrong.
+    // Reported together with other violations.
     let mut both = campaign("https://10.0.0.1/");
     webhook_mut(&mut both, "fine", None)["url"] = json!("ftp://example.com/");
     both["name"] = json!(1);
     let reply = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&both)).await;
     assert_eq!(reply.violation_paths(), ["$.name", "$.sections[0].webhook.url", "$.sections[1].webhook.url"]);
     waypost.get("/v1/campaigns/c").await.expect_problem(404);
-    // Nor one webhook by itself.
+    // The same applies to a single webhook.
     let stored = put(&waypost, "https://example.com/hooks").await.json();
     let id = webhook_id(&stored, "l", None);
     let path = format!("/v1/webhooks/{id}");
@@ -66,7 +66,7 @@ async fn a_forbidden_url_is_refused_at_configuration() {
 
 #[tokio::test]
 async fn a_host_name_is_checked_by_its_address_at_connect() {
-    // The name of this machine, allowed when the campaign was put and not any more.
+    // The name of this machine was allowed when the campaign was put, but is not any more.
     let (waypost, prefix) = start(&[]).await;
     assert_eq!(put(&waypost, "http://localhost:9/").await.status, 201);
     waypost.terminate();
@@ -85,13 +85,13 @@ async fn a_host_name_is_checked_by_its_address_at_connect() {
 async fn all_requests_go_through_the_proxy() {
     let proxy = Receiver::start();
     let (waypost, prefix) = start(&[("WAYPOST_EGRESS__PROXY", &proxy.url(""))]).await;
-    // A name that only the proxy can know.
+    // A name that only the proxy can resolve.
     assert_eq!(put(&waypost, "http://hooks.invalid/through").await.status, 201);
     publish(&prefix, 1).await;
     let requests = proxy.wait_until(|requests| requests.len() == 1).await;
     assert_eq!((requests[0].path(), requests[0].header("host")), ("/through", Some("hooks.invalid")));
     waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
-    // What a URL shows is checked here all the same.
+    // The rules for the URL itself apply with a proxy too.
     assert_eq!(put(&waypost, "http://10.0.0.1/").await.violation_paths(), ["$.sections[1].webhook.url"]);
 }
 

@@ -1,4 +1,4 @@
-//! One endpoint that hangs, fails, or has limits, and what the others notice of it: nothing.
+//! An endpoint that hangs, fails or has limits does not affect other endpoints.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::receiver::Request;
 use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, wait_until};
 use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT};
 
-/// A worker, and two receivers at endpoints of their own: the webhooks of the labels `bad` and `good`.
+/// A worker and two receivers. The labels `bad` and `good` have a webhook at one receiver each.
 struct TwoReceivers {
     prefix: String,
     waypost: Waypost,
@@ -20,7 +20,7 @@ struct TwoReceivers {
 }
 
 impl TwoReceivers {
-    /// `more` is what the bad one's webhook has besides its URL.
+    /// `more` extends the webhook of the bad receiver.
     async fn start(more: Value, settings: &[(&str, &str)]) -> Self {
         Self::start_at(Broker::shared().await, more, settings).await
     }
@@ -40,7 +40,7 @@ impl TwoReceivers {
         Self { prefix, waypost, amqp, bad, good }
     }
 
-    /// Publishes events of a label.
+    /// Publishes events with a label.
     async fn publish(&self, label: &str, count: usize) {
         let name = unique("event");
         let event = |number| {
@@ -51,7 +51,7 @@ impl TwoReceivers {
         self.amqp.publish_events(&self.prefix, &events).await;
     }
 
-    /// The bad endpoint, as `GET /v1/endpoints` shows it.
+    /// The bad endpoint in `GET /v1/endpoints`.
     async fn endpoint_status(&self) -> Value {
         let list = self.waypost.get("/v1/endpoints").await.json();
         let origin = self.bad.url("");
@@ -74,7 +74,7 @@ impl TwoReceivers {
     }
 }
 
-/// The requests that have come, each delivery once.
+/// The number of distinct deliveries in requests.
 fn count_deliveries(requests: &[Request]) -> usize {
     requests.iter().map(Request::webhook_id).collect::<std::collections::BTreeSet<_>>().len()
 }
@@ -84,7 +84,7 @@ async fn a_hanging_endpoint_delays_no_other_and_uses_no_attempts() {
     let two = TwoReceivers::start(json!({ "timeoutMs": 30_000 }), &[]).await;
     let gate = CancellationToken::new();
     two.bad.reply("/", Answer::ok().gated_by(&gate));
-    // More than the window holds: if each had a place in the window, they would fill it until their timeout.
+    // More than the prefetch: if each event kept its place there, they would block it until their timeout.
     two.publish("bad", 1_500).await;
     two.publish("good", 1_500).await;
     two.good.wait_until_within(SLOW_TIMEOUT, |requests| count_deliveries(requests) == 1_500).await;
@@ -97,7 +97,7 @@ async fn a_hanging_endpoint_delays_no_other_and_uses_no_attempts() {
     wait_until("all but those under way parked", SLOW_TIMEOUT, async || (two.parked().await >= 1_490.0).then_some(()))
         .await;
 
-    // It is back: all its backlog comes, and nothing of it has cost an attempt.
+    // The endpoint recovers and receives its whole backlog, which has lost no attempt.
     gate.cancel();
     two.bad.wait_until_within(SLOW_TIMEOUT, |requests| count_deliveries(requests) == 1_500).await;
     let requests = two.bad.requests().len();
@@ -108,7 +108,7 @@ async fn a_hanging_endpoint_delays_no_other_and_uses_no_attempts() {
 #[tokio::test]
 async fn a_channel_with_hanging_messages_is_replaced() {
     let broker = Broker::private().await;
-    // As long as a webhook may wait: the whole test, but for its end.
+    // The maximum timeout of a webhook, which is almost the whole duration of the test.
     let two = TwoReceivers::start_at(&broker, json!({ "timeoutMs": 30_000, "retry": { "maxAttempts": 1 } }), &[]).await;
     two.bad.reply("/", Answer::never());
     let listed = async |what: &[&str]| broker.ctl(&[&[what[0], "--no-table-headers"], &what[1..]].concat()).await;
@@ -120,7 +120,7 @@ async fn a_channel_with_hanging_messages_is_replaced() {
     let first = consuming().await.expect("a consumer");
     two.publish("bad", 1).await;
     two.bad.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == 1).await;
-    // Each of these overtakes the one that hangs, until they have a channel of their own.
+    // Each event overtakes the one that hangs, until the hanging event has its own channel.
     let mut published = 0;
     wait_until("a consumer on another channel", SLOW_TIMEOUT, async || {
         two.publish("good", 200).await;
@@ -129,7 +129,7 @@ async fn a_channel_with_hanging_messages_is_replaced() {
         consuming().await.filter(|consuming| *consuming != first)
     })
     .await;
-    // Unacknowledged messages of a channel that is still there.
+    // Unacknowledged messages of a channel that is still open.
     let unacknowledged = async |pid: &str| {
         let channels = listed(&["list_channels", "pid", "messages_unacknowledged"]).await;
         channels.lines().find_map(|line| line.strip_prefix(pid)?.trim().parse::<u32>().ok())
@@ -191,7 +191,7 @@ async fn what_cannot_be_parked_is_not_counted_as_parked() {
         0..2 => Answer::ok().after(Duration::from_secs(5)),
         _ => Answer::ok(),
     });
-    // The publisher loses its connection, and the broker accepts no other: nothing can be parked.
+    // The publisher loses its connection and can't open another, so nothing can be parked.
     broker.ctl(&["set_user_limits", "guest", r#"{"max-connections": 1}"#]).await;
     let connections = broker.ctl(&["list_connections", "--no-table-headers", "pid", "client_properties"]).await;
     let publisher = connections.lines().find(|line| line.contains("waypost publisher"));
@@ -201,7 +201,7 @@ async fn what_cannot_be_parked_is_not_counted_as_parked() {
 
     two.publish("bad", EVENTS).await;
     two.bad.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == 2).await;
-    // The others ask again and again, until these two are answered and they have their turn.
+    // The other events ask repeatedly, until these two are answered and a slot is free.
     let mut parked = 0;
     wait_until("all deliveries", SLOW_TIMEOUT, async || {
         parked = parked.max(two.endpoint_status().await["parked"].as_u64().unwrap_or_default());
@@ -241,7 +241,7 @@ async fn a_webhook_respects_its_rate_limit() {
     let requests = two.bad.wait_until_within(SLOW_TIMEOUT, |requests| count_deliveries(requests) == 100).await;
     for (i, first) in requests.iter().enumerate() {
         let second = requests[i..].iter().take_while(|request| request.at - first.at < Duration::from_secs(1)).count();
-        // A tenth of a second's burst, and what was held up on its way.
+        // The burst of a tenth of a second, and requests that were delayed in transit.
         assert!(second <= 25 + 3 + 3, "{second} requests in a second");
     }
     let took = requests[99].at - requests[0].at;

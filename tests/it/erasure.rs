@@ -1,4 +1,4 @@
-//! What dead letters tell of a person is erased, on every worker, and for good.
+//! Personal data in dead letters are erased on every worker, permanently.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ async fn an_erased_person_is_in_no_letter() {
     amqp.publish(&format!("{prefix}.events"), [Message::raw(unreadable.as_str())]).await;
     waypost.wait_for_metric("waypost_dead_letters{state=\"pending\"}", 4.0).await;
 
-    // The index finds the person, and no other.
+    // The index finds this person's letters only.
     let by_phone = ["dead-letters", "list", "--json", "--phone", PHONE];
     let found = async |waypost: &Waypost| {
         let printed = waypost.cli(&by_phone).await;
@@ -65,7 +65,7 @@ async fn an_erased_person_is_in_no_letter() {
     let erase = ["dead-letters", "erase", "--phone", PHONE, "--yes"];
     let done = waypost.cli(&erase).await;
     assert_eq!((done.code, done.stdout.trim()), (Some(0), "erased 3 dead letters"), "{done:?}");
-    // A worker that has seen nothing of it reads the log.
+    // A new worker reads the erasure from the log.
     let fresh = Waypost::start_with(&broker.url(), &prefix, &settings).await;
     wait_until("the letters on the other worker", SLOW_TIMEOUT, async || {
         (letters(&fresh).await.len() == 4).then_some(())
@@ -82,7 +82,7 @@ async fn an_erased_person_is_in_no_letter() {
         }
         assert!(left[0].to_string().contains(OTHER) && left[0].to_string().contains("my own words"));
     }
-    // It can't be sent again, whoever asks for it, and however.
+    // An erased letter can't be replayed by id or by filter.
     let ids: Vec<&Value> =
         before.iter().filter(|letter| letter.to_string().contains(PHONE)).map(|l| &l["id"]).collect();
     let requests = receiver.requests().len();
@@ -98,7 +98,7 @@ async fn an_erased_person_is_in_no_letter() {
     })
     .await;
     assert_eq!(receiver.requests().len(), requests);
-    // Nor is a number in the log that somebody filters by.
+    // Filtering by phone number leaves no number in the log.
     let by_phone = json!({ "filter": { "phoneNumber": OTHER } });
     let replay = waypost.send(Method::POST, "/v1/replays", Some(&by_phone)).await;
     assert_eq!(replay.status, 202, "{replay:?}");

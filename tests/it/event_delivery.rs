@@ -1,4 +1,4 @@
-//! From the exchange to the receiver: what arrives, byte for byte.
+//! The path of an event from the exchange to the receiver: headers and body.
 
 use serde_json::json;
 
@@ -123,7 +123,7 @@ async fn an_event_can_be_published_over_http() {
     assert_eq!(reply.status, 202, "{reply:?}");
     let event_id = reply.json()["eventId"].as_str().expect("an event id").to_owned();
     app.receiver.wait_until(|requests| requests.len() == 1).await;
-    // The identity told is the one that counts.
+    // The reported event id is the one that counts.
     app.publish(step_event().keyword(3).id(&event_id)).await;
     app.receiver.wait_until(|requests| requests.len() == 2).await;
     assert_eq!(app.receiver.requests_by_webhook_id().len(), 1);

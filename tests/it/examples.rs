@@ -1,5 +1,5 @@
-//! The receivers of `examples/`, which verify with the libraries of Standard Webhooks: each takes what Waypost signs, also while
-//! secrets overlap, and nothing else. Those of languages that are not here, or whose library can't be had, are left out.
+//! The receivers of `examples/`, which verify with the libraries of Standard Webhooks: they accept signatures of
+//! Waypost, also during a secret rotation, and nothing else. Languages that are not installed are skipped.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::support::{Amqp, Broker};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// A running example, and where it listens.
+/// A running example with its URL.
 struct Example {
     process: Child,
     url: String,
@@ -43,7 +43,7 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
-/// A folder with what a command installs there; none, with a sentence, where the command is missing or fails.
+/// The folder in which a command installed a library. `None`, with a message, if the command is missing or fails.
 fn installed(language: &str, command: &mut Command) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("receivers").join(language);
     let done = folder.join("installed");
@@ -51,7 +51,7 @@ fn installed(language: &str, command: &mut Command) -> Option<PathBuf> {
         std::fs::create_dir_all(&folder).expect("a folder");
         let status = command.current_dir(&folder).stdout(Stdio::null()).status();
         if !status.is_ok_and(|status| status.success()) {
-            eprintln!("the receiver in {language} is left out: its library could not be installed");
+            eprintln!("skipped: the library of the receiver in {language} can't be installed");
             return None;
         }
         std::fs::write(done, "").expect("written");
@@ -89,10 +89,10 @@ async fn assert_accepts_only_signed(example: Example) {
 
 #[tokio::test]
 async fn the_rust_receiver_accepts_only_signed_requests() {
-    // Built by `cargo test`, but not where it is told to build this test only.
+    // `cargo test` builds examples, but not with `--test it`.
     let cargo = Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--example", "receive"]).status();
     assert!(cargo.expect("cargo runs").success());
-    // Beside the folder of this test.
+    // Next to the folder of this test binary.
     let folder = std::env::current_exe().expect("this program").ancestors().nth(2).expect("a folder").join("examples");
     assert_accepts_only_signed(Example::start(&mut Command::new(folder.join("receive")))).await;
 }
@@ -121,7 +121,7 @@ async fn the_javascript_receiver_accepts_only_signed_requests() {
     let mut npm = Command::new("npm");
     npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix", ".", "standardwebhooks@1.0.0"]);
     let Some(folder) = installed("javascript", &mut npm) else { return };
-    // Node looks for libraries beside the file.
+    // Node searches libraries next to the file.
     std::fs::copy(examples().join("receive.mjs"), folder.join("receive.mjs")).expect("copied");
     assert_accepts_only_signed(Example::start(Command::new("node").arg(folder.join("receive.mjs")))).await;
 }

@@ -1,4 +1,4 @@
-//! Explaining an event: over HTTP, and on the command line.
+//! Explaining an event over HTTP and on the command line.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The test support itself, without the product: what the other tests rely on holds.
+//! Tests of the test support, without the product.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::{
     Amqp, Answer, Broker, Cluster, DEFAULT_TIMEOUT, Message, Proxy, Receiver, unique, wait_until, wait_until_stable,
 };
 
-/// A topic exchange and the queue bound to it, both called `name`.
+/// Declares an exchange and a queue bound to it, both with this name.
 async fn declare(amqp: &Amqp, name: &str, kind: &str) {
     let channel = amqp.channel().await;
     let mut arguments = FieldTable::default();
@@ -53,7 +53,7 @@ async fn the_shared_broker_stores_many_messages() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "in vain")]
+#[should_panic(expected = "no expected records")]
 async fn a_missing_stream_record_fails_the_test() {
     let amqp = Amqp::connect(&Broker::shared().await.url()).await;
     let stream = unique("lacking");
@@ -104,7 +104,7 @@ async fn nodes_run_the_version_that_was_asked_for() {
     assert_eq!(status.trim(), version);
 }
 
-/// A node as a shell starts it, which holds the node's standard input, as a test process does.
+/// Starts a node from a shell that holds the node's standard input, like a test process.
 const OWNER: &str = "mkfifo \"$1/stdin\" && \"$0\" --temporary \"$1/node\" \"$2\" <\"$1/stdin\" >\"$1/stdout\" & \
     until [ -p \"$1/stdin\" ]; do sleep 0.01; done; exec 9>\"$1/stdin\"; read -r _";
 
@@ -225,7 +225,8 @@ async fn the_proxy_cuts_stalls_refuses_and_resumes() {
 }
 
 fn client() -> reqwest::Client {
-    // The client is not built without one, though these requests are in the clear. Another test may have been first.
+    // The client can't be built without a crypto provider, although it uses plain HTTP. Another test may have installed
+    // one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().expect("an HTTP client")
 }

@@ -1,4 +1,4 @@
-//! The integration tests: one binary, one file per theme, all against real parts (see `tests/support`).
+//! The integration tests: one binary with one file for each topic, without mocks (see `tests/support`).
 
 #[path = "../properties/mod.rs"]
 mod properties;

@@ -1,4 +1,4 @@
-//! Whatever is on the events queue, the next event is delivered, and nothing is thrown away.
+//! Malformed messages on the events queue are kept as dead letters, and the next event is delivered.
 
 use std::collections::BTreeSet;
 
@@ -56,7 +56,7 @@ async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
     assert_eq!(app.waypost.metric("waypost_dead_letters_total{reason=\"malformed\"}").await, count);
 }
 
-/// The body a letter keeps.
+/// The body in a letter.
 fn kept_body(letter: &Value) -> Vec<u8> {
     use base64::Engine as _;
     match (letter["body"].as_str(), letter["bodyBase64"].as_str()) {
@@ -81,7 +81,7 @@ async fn a_poison_message_is_dead_lettered_unchanged() {
     let app = TestApp::start("malformed", &[]).await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
-    // In the place of a worker that dies of this event each time.
+    // In place of a worker that crashes on this event each time.
     let (queue, stream) = (format!("{}.events", app.prefix), format!("{}.dead-letters", app.prefix));
     let event = step_event().keyword(3).id("poison").json();
     app.publish(&event).await;

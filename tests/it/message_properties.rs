@@ -1,4 +1,4 @@
-//! A message may have any properties and headers that the broker accepts: its event is delivered, and so are all others.
+//! Messages with unusual properties and headers are delivered, and so are all others.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, step_event};
 const LATIN_1: &[u8] = b"Jos\xE9";
 const UUID: &[u8] = &[0x8F, 0x14, 0xE4, 0x5F, 0xCE, 0xEA, 0x46, 0x7F, 0x9B, 0x02, 0, 0xFF, 0x10, 0x80, 0xC0, 0xAF];
 
-/// Events published before and after those with odd properties.
+/// The number of events published before and after the unusual messages.
 const NEIGHBOR_COUNT: usize = 40;
 
-/// A message of an event with this identity, or none.
+/// A message with an event that has this id or none.
 fn event(event_id: Option<&str>) -> RawMessage {
     let mut event = step_event().keyword(3).id(event_id.unwrap_or_default()).json();
     if event_id.is_none() {
@@ -32,7 +32,7 @@ fn text(value: &[u8]) -> Vec<u8> {
     [b"S".as_slice(), &long_bytes(value)].concat()
 }
 
-/// Messages that lapin alone could not read, each of an event of its own.
+/// Messages that lapin alone can't read, each with its own event.
 fn unusual_messages() -> Vec<RawMessage> {
     use TextProperty::{AppId, ClusterId, ContentEncoding, ContentType, CorrelationId, ReplyTo, Type};
     let properties = [ContentType, ContentEncoding, CorrelationId, ReplyTo, Type, AppId, ClusterId];

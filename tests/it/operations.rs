@@ -1,5 +1,5 @@
-//! What operators load beside Waypost: rules and alerts, each with a runbook and tests of its own; Alertmanager's configuration;
-//! the health check. Of files, by the tools that read them in earnest.
+//! Files for operators: recording rules and alerts, each with a runbook and tests; the configuration of Alertmanager;
+//! the health check. Their own tools validate them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::test_app::{TestApp, step_event};
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const RECORDING_RULES: &str = "deploy/prometheus/recording.yml";
 
-/// The files with tests of the alerts; each test's name begins with its alert.
+/// Files with tests of alerts. The name of each test begins with the alert.
 const RULE_TESTS: [&str; 4] = ["objectives", "presence", "work", "state"];
 
 /// All rules of a file.
@@ -28,13 +28,13 @@ pub(crate) fn rules(file: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The text of a field.
+/// The text at a JSON pointer.
 #[track_caller]
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {value:#}"))
 }
 
-/// The alerts, by name: those with several windows are several rules.
+/// The alerts by name. An alert with several windows has several rules.
 fn alerts() -> BTreeMap<String, Vec<Value>> {
     let mut alerts: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for rule in rules(ALERTS) {
@@ -47,7 +47,7 @@ fn alerts() -> BTreeMap<String, Vec<Value>> {
 #[test]
 fn prometheus_files_are_valid() {
     run_successfully(tool_command("promtool").args(["check", "rules", RECORDING_RULES, ALERTS]));
-    // Its rule files are where the container has them.
+    // The rule files are at their paths in the container.
     run_successfully(tool_command("promtool").args([
         "check",
         "config",
@@ -172,7 +172,7 @@ async fn the_objective_counts_first_attempts_only() {
     let metrics = app.waypost.metrics().await;
     assert_eq!(metrics["waypost_attempt_duration_seconds_count"], 2.0);
     assert_eq!(metrics["waypost_first_attempt_delay_seconds_count"], 1.0);
-    // The event's date is of years ago.
+    // The event's date is years ago.
     assert_eq!(metrics["waypost_first_attempt_delay_seconds_bucket{le=\"5\"}"], 0.0);
     assert_eq!(metrics["waypost_publisher{link=\"up\"}"], 1.0);
     assert_eq!(metrics["waypost_publisher{link=\"down\"}"], 0.0);

@@ -1,5 +1,5 @@
-//! The properties that are fuzzed (`tests/properties`) hold of the fuzzers' seeds, of seeds that are changed here and there,
-//! and of inputs made up for each.
+//! Runs the properties of the fuzz targets (`tests/properties`) with the fuzzers' seeds, with modified seeds, and with
+//! generated inputs.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn texts(target: &str) -> Vec<String> {
     seeds(target).into_iter().map(|(name, seed)| String::from_utf8(seed).expect(&name)).collect()
 }
 
-/// Values that have broken something once, or stand at an edge.
+/// Values that broke something once, and edge cases.
 fn edges() -> Vec<Value> {
     let number = |digits: &str| digits.parse::<serde_json::Number>().expect("a number").into();
     vec![
@@ -61,7 +61,7 @@ fn edges() -> Vec<Value> {
     ]
 }
 
-/// How many values are in a value, itself included.
+/// The number of values in a value, itself included.
 fn count(value: &Value) -> usize {
     1 + match value {
         Value::Array(items) => items.iter().map(count).sum(),
@@ -70,7 +70,7 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// Puts a value into the place of another, which is counted from the outside; tells how many are still to be passed over.
+/// Replaces the value at index `at` in depth-first order. Returns the number of values still to skip.
 fn replace(value: &mut Value, at: usize, new: &Value) -> Option<usize> {
     let Some(mut at) = at.checked_sub(1) else {
         *value = new.clone();
@@ -87,7 +87,7 @@ fn replace(value: &mut Value, at: usize, new: &Value) -> Option<usize> {
     Some(at)
 }
 
-/// JSON seeds of a target with some of their values replaced by others.
+/// JSON seeds of a target with some values replaced by others.
 fn changed_json(target: &str) -> impl Strategy<Value = Vec<u8>> {
     let seeds: Vec<Value> = seeds(target).iter().filter_map(|(_, seed)| serde_json::from_slice(seed).ok()).collect();
     let value = prop_oneof![
@@ -104,7 +104,7 @@ fn changed_json(target: &str) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Seeds of a target, cut or with a byte changed.
+/// Seeds of a target that are truncated or have a changed byte.
 fn damaged(target: &str) -> impl Strategy<Value = Vec<u8>> {
     let seeds: Vec<Vec<u8>> = seeds(target).into_iter().map(|(_, seed)| seed).collect();
     (select(seeds), any::<Index>(), prop::option::of(any::<u8>())).prop_map(|(mut seed, at, byte)| {
@@ -117,7 +117,7 @@ fn damaged(target: &str) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Text seeds of a target with a part of one replaced by a part of another, or by any text.
+/// Text seeds of a target in which a part is replaced by a part of another seed or by any text.
 fn changed_text(target: &str) -> impl Strategy<Value = String> {
     let part = |text: &str, from: Index, to: Index| {
         let ends: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();

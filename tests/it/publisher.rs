@@ -1,4 +1,4 @@
-//! The publisher alone, against the library's traps: a message is believed safe only when it is.
+//! The publisher alone: a message counts as confirmed only if the broker stored it.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -50,7 +50,7 @@ async fn an_oversized_message_is_refused_alone() {
     }
 }
 
-/// RabbitMQ can confirm a record that its stream then does not have.
+/// RabbitMQ can confirm a record that is then missing in the stream.
 #[tokio::test]
 async fn a_record_that_is_not_read_back_is_published_again() {
     let broker = Broker::shared().await;
@@ -59,12 +59,12 @@ async fn a_record_that_is_not_read_back_is_published_again() {
     let appender: StreamWriter<()> =
         StreamWriter::new(start_publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
     let amqp = Amqp::connect(&broker.url()).await;
-    // Nobody reads.
+    // Nothing reads the log.
     assert_eq!(appender.publish_until_applied(message_to_queue(&log, 1)).await, Ok(1));
     amqp.wait_for_depth(&log, 1).await;
     appender.set_read_back(ReadBack::On);
     let read = async {
-        // Once more after each time-out, over another connection.
+        // Published again after each timeout, over another connection.
         amqp.wait_for_depth(&log, 3).await;
         appender.notify_applied("another", ());
         appender.notify_applied("message-2", ());
@@ -79,8 +79,8 @@ async fn a_record_that_is_not_read_back_is_published_again() {
     assert_eq!(published, Ok(1), "whoever waits when reading ends is content with the confirm");
 }
 
-/// lapin hands a returned message over with whichever confirm comes next, so that without matching by message id some
-/// unroutable messages are taken for published and some published ones for unroutable.
+/// lapin attaches a returned message to whichever confirm comes next. Without matching by message id, unroutable
+/// messages count as published and the reverse.
 #[tokio::test]
 async fn each_caller_gets_the_result_of_its_message() {
     let broker = Broker::shared().await;
@@ -105,12 +105,12 @@ async fn each_caller_gets_the_result_of_its_message() {
         }
     }
     assert_eq!(wrong, [], "of 4000");
-    // Each was published at least once; over the reconnects after a return, perhaps again.
+    // Each was published at least once, and perhaps again after a reconnect.
     let depth = amqp.depth(&there).await.expect("the queue");
     assert!(depth >= 3_920, "{depth} of 3920 are there");
 }
 
-/// `wait_for_confirms` would have hidden this.
+/// `wait_for_confirms` would hide this.
 #[tokio::test]
 async fn a_refused_message_is_an_error() {
     let broker = Broker::shared().await;
@@ -144,7 +144,7 @@ async fn unconfirmed_messages_are_published_after_reconnect() {
         let (publisher, outgoing) = (publisher.clone(), message_to_queue(&queue, number));
         callers.spawn(async move { publisher.publish(outgoing).await });
     }
-    // Nobody is answered while nothing is confirmed.
+    // No caller gets a result while nothing is confirmed.
     assert!(tokio::time::timeout(Duration::from_millis(300), callers.join_next()).await.is_err());
     proxy.cut();
     proxy.resume();
@@ -157,7 +157,8 @@ async fn unconfirmed_messages_are_published_after_reconnect() {
     assert_eq!(publisher.status(), PublisherStatus::Up);
 }
 
-/// As RabbitMQ 4.3.6 can leave a channel that publishes to a stream, after the stream's leader was lost; other channels are confirmed.
+/// RabbitMQ 4.3.6 can stop confirming on a channel that publishes to a stream after the stream's leader was lost. Other
+/// channels are confirmed.
 #[tokio::test]
 async fn unconfirmed_messages_are_published_again_after_a_timeout() {
     let broker = Broker::shared().await;
@@ -179,7 +180,7 @@ async fn cancelled_messages_are_not_published_again() {
     let queue = format!("{prefix}.retries");
     assert_eq!(publisher.publish(message_to_queue(&queue, 0)).await, Ok(()));
     proxy.refuse();
-    // Before that a message may still get through.
+    // Before that, a message may still be sent.
     wait_until("the connection to be lost", SLOW_TIMEOUT, async || {
         (publisher.status() != PublisherStatus::Up).then_some(())
     })
@@ -193,15 +194,15 @@ async fn cancelled_messages_are_not_published_again() {
     wait_until("the two messages", DEFAULT_TIMEOUT, async || (amqp.depth(&queue).await == Some(2)).then_some(())).await;
 }
 
-/// RabbitMQ 3.10 goes on confirming what it drops of a channel that publishes to a stream and elsewhere, once the stream's
-/// leader was lost with something unconfirmed: see `broker/publisher/channels.rs`.
+/// After the leader of a stream was lost with unconfirmed records, RabbitMQ 3.10 confirms records that it drops, on a
+/// channel that publishes to the stream and elsewhere. See `broker/publisher/channels.rs`.
 #[tokio::test]
 async fn confirmed_stream_records_survive_the_loss_of_the_leader() {
     let cluster = Cluster::start(3).await;
     let [first, second, _] = cluster.nodes() else { panic!("not three nodes") };
     let prefix = unique("publisher");
     let (stream, queue) = (format!("{prefix}.dead-letters"), format!("{prefix}.retries"));
-    // The node that declares has the leaders.
+    // The leaders are on the node that declares.
     start_publisher(&first.url(), &prefix).publish(message_to_queue(&stream, 0)).await.expect("a confirm");
     let publisher = start_publisher(&second.url(), &prefix);
     for number in 0..500 {

@@ -1,5 +1,5 @@
-//! Answers that a receiver gives badly, and connections that it closes: what becomes of the deliveries. Each case by itself is
-//! in `src/sender/tests.rs`.
+//! Malformed answers and closed connections of receivers, and their effect on deliveries. `src/sender/tests.rs` tests
+//! each case alone.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,6 @@ use crate::support::raw_receiver::{RawAnswer, RawReceiver, RawRequest};
 use crate::support::{Amqp, Broker, Waypost, unique, wait_until};
 use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT};
 
-/// Letters and events of a test.
 const EVENT_COUNT: usize = 40;
 
 struct AnswersTestApp {
@@ -20,7 +19,7 @@ struct AnswersTestApp {
 }
 
 impl AnswersTestApp {
-    /// A worker with one webhook for each label of `urls`.
+    /// Starts a worker with one webhook for each label of `urls`.
     async fn start(urls: &[(&str, String)], more: &[(&str, &str)]) -> Self {
         let url = Broker::shared().await.url();
         let prefix = unique("answers");
@@ -45,7 +44,7 @@ impl AnswersTestApp {
     }
 }
 
-/// How many requests with each `webhook-id` there were.
+/// The number of requests with each `webhook-id`.
 fn requests_by_webhook_id(requests: &[RawRequest]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for request in requests {
@@ -54,7 +53,8 @@ fn requests_by_webhook_id(requests: &[RawRequest]) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Says that its connections stay open, and closes each when it is used again. `gone` are answered with 410 instead.
+/// Keeps connections open, but closes each without an answer at its second request. The first `gone` requests are
+/// answered with 410.
 fn close_on_second_use(gone: usize) -> impl Fn(&RawRequest) -> RawAnswer + Send + Sync + 'static {
     let seen = std::sync::atomic::AtomicUsize::new(0);
     move |request| {
@@ -68,7 +68,7 @@ fn close_on_second_use(gone: usize) -> impl Fn(&RawRequest) -> RawAnswer + Send 
     }
 }
 
-/// Every letter is delivered, by one attempt each.
+/// Asserts that a replay delivers every letter with one attempt.
 async fn assert_all_replayed(receiver: &RawReceiver, more: &[(&str, &str)]) {
     let worker = AnswersTestApp::start(&[("l", receiver.url("/"))], more).await;
     worker.publish("l", EVENT_COUNT).await;
@@ -84,7 +84,7 @@ async fn assert_all_replayed(receiver: &RawReceiver, more: &[(&str, &str)]) {
 
     let requests = receiver.requests().split_off(before);
     assert!(requests.iter().any(|request| request.earlier > 0), "no connection was used again");
-    // What was sent again is what was read and not answered: the same request, and each at most once.
+    // Only a request that was read but not answered is sent again, unchanged and at most once.
     let answered: Vec<RawRequest> = requests.iter().filter(|request| request.earlier == 0).cloned().collect();
     assert!(requests_by_webhook_id(&answered).values().all(|count| *count == 1), "{}", receiver.describe_requests());
     for cut in requests.iter().filter(|request| request.earlier > 0) {

@@ -1,4 +1,4 @@
-//! A worker as it runs: settings that are read again, spans that are exported, failures that are blamed on somebody.
+//! Reloading settings, exporting spans, and attributing failures.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::support::amqp::Message;
 use crate::support::json::{find_by, items_of};
 use crate::support::{Answer, Receiver, wait_until};
 
-/// Writes the settings file of a worker, and has it read.
+/// Writes the settings file of a worker, and reloads it.
 fn reload(app: &TestApp, settings: &str) {
     std::fs::write(settings_file(app), settings).expect("a file in the folder");
     app.waypost.reload();
@@ -23,7 +23,7 @@ fn settings_file(app: &TestApp) -> PathBuf {
     app.waypost.store_path().parent().expect("the worker's folder").join("waypost.toml")
 }
 
-/// At SIGHUP what can change is taken over, what cannot is refused by name, and faulty settings change nothing.
+/// SIGHUP applies the settings that can change, rejects the others by name, and ignores an invalid file.
 #[tokio::test]
 async fn settings_are_reloaded() {
     let app = TestApp::start("running", &[]).await;
@@ -52,7 +52,7 @@ async fn settings_are_reloaded() {
     assert!(line.contains("settings not reloaded"), "{line}");
 }
 
-/// Limits of endpoints hold from SIGHUP on.
+/// SIGHUP applies endpoint limits.
 #[tokio::test]
 async fn endpoint_limits_are_reloaded() {
     let app = TestApp::start("running", &[]).await;
@@ -81,7 +81,7 @@ fn spans(collector: &Receiver) -> Vec<Span> {
     resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
 }
 
-/// The trace of a publisher goes on through the stages of a delivery, over its wait for a retry, to the receiver.
+/// The trace of a publisher continues through the stages of a delivery and its wait for a retry, up to the receiver.
 #[tokio::test]
 async fn a_trace_is_continued_to_the_receiver() {
     let collector = Receiver::start();
@@ -117,7 +117,7 @@ async fn a_trace_is_continued_to_the_receiver() {
     assert!(!told.contains("+15550001") && !told.contains("/offers"), "a span tells too much: {told}");
 }
 
-/// Each line about an event or a delivery has the fields that docs/LOGGING.md names, and none of what is never in the log.
+/// Each log line about an event or a delivery has the fields of docs/LOGGING.md, and no secret.
 #[tokio::test]
 async fn log_fields_match_the_documentation() {
     let settings = [("WAYPOST_LOG__LEVEL", "debug"), ("WAYPOST_RETRY__MAX_ATTEMPTS", "1")];
@@ -158,7 +158,7 @@ async fn log_fields_match_the_documentation() {
     );
 }
 
-/// Each failure is counted by what it is to be blamed on, and the parts of attempts are timed.
+/// Failures are counted by who caused them, and the phases of attempts are timed.
 #[tokio::test]
 async fn log_lines_name_who_caused_a_failure() {
     let app = TestApp::start("running", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "1")]).await;

@@ -1,5 +1,5 @@
-//! What the broker itself removes from a queue becomes a dead letter with the broker's reason: none is left out, each is
-//! counted once, and each can be replayed.
+//! Messages that the broker removes from a queue become dead letters with the broker's reason. Each is counted once and
+//! can be replayed.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,12 @@ use crate::support::raw_amqp::{RawMessage, Rejection, TextProperty, publish_raw,
 use crate::support::{Answer, Broker, Message, Waypost, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
-/// Ends the app's worker.
 async fn stop_worker(app: &TestApp) {
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
 }
 
-/// The letters of a reason, once there are this many, each as its own page shows it.
+/// The letters with a reason, each with its details, once there are `count`.
 async fn letters_with_reason(waypost: &Waypost, reason: &str, count: usize) -> Vec<Value> {
     let mut letters = Vec::new();
     for id in ids(&waypost.wait_for_letters(&format!("reason={reason}"), count).await) {
@@ -29,13 +28,13 @@ async fn letters_with_reason(waypost: &Waypost, reason: &str, count: usize) -> V
     letters
 }
 
-/// Replays all letters of a reason, and waits until that is over.
+/// Replays all letters with a reason, and waits until the replay is done.
 async fn replay_reason(waypost: &Waypost, reason: &str) {
     let replay = waypost.create_replay(&json!({ "filter": { "reason": reason } })).await;
     waypost.wait_for_replay(&replay, "done").await;
 }
 
-/// An event that was removed before any worker took it.
+/// Asserts that the letter contains an event that was removed before a worker consumed it.
 #[track_caller]
 fn assert_letter_of_event(letter: &Value, event: &Value) {
     assert_eq!(text_field(letter, "body"), event.to_string());
@@ -69,7 +68,7 @@ async fn rejected_events_become_letters_with_any_properties() {
     let app = TestApp::start("removed", &[]).await;
     stop_worker(&app).await;
     let (events, event) = (format!("{}.events", app.prefix), step_event().keyword(3).id("rejected").json());
-    // A reader that lapin alone would end at the first.
+    // lapin alone would end the consumer at the first such record.
     let odd = RawMessage::new(b"13010", &event).text(TextProperty::CorrelationId, b"Jos\xE9");
     publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
     app.amqp.publish(&events, [Message::raw("no event").id("the-id")]).await;
@@ -86,7 +85,7 @@ async fn the_reason_is_the_latest_removal() {
     let app = TestApp::start("removed", &[]).await;
     stop_worker(&app).await;
     let events = format!("{}.events", app.prefix);
-    // The platform's own delay: its messages have expired once before they reach Waypost.
+    // The platform delays messages by expiry, so its messages have expired once before they reach Waypost.
     let (channel, delay) = (app.amqp.channel().await, format!("{}.platform-delay", app.prefix));
     let mut arguments = FieldTable::default();
     arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(10));
@@ -107,7 +106,7 @@ async fn the_reason_is_the_latest_removal() {
     app.amqp.wait_for_depth(&events, 1).await;
     app.amqp.reject(&events, 1).await;
     app.waypost.restart().await;
-    // Before 3.13 a stream does not keep why.
+    // Before 3.13 a stream does not keep the reason.
     let reason = if broker_version().starts_with("3.10") { "poison" } else { "rejected" };
     assert_letter_of_event(only(&letters_with_reason(&app.waypost, reason, 1).await), &event);
     app.amqp.publish(exchange, [Message::event(&step_event().keyword(3).id("later").json()).key(&delay)]).await;
@@ -132,7 +131,7 @@ async fn a_poison_retry_becomes_a_letter_of_its_delivery() {
     app.receiver.wait_until(|requests| requests.len() == 1).await;
     app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
     stop_worker(&app).await;
-    // In the place of a worker that dies of it each time.
+    // In place of a worker that crashes on it each time.
     let (retries, stream) = (format!("{}.retries", app.prefix), format!("{}.dead-letters", app.prefix));
     let dead = app.amqp.read_stream_within(SLOW_TIMEOUT, &stream, |records| !records.is_empty());
     app.amqp.requeue_until(&retries, dead).await;
@@ -147,7 +146,7 @@ async fn a_poison_retry_becomes_a_letter_of_its_delivery() {
     assert_eq!((requests.len(), requests[before].webhook_id()), (before + 1, text_field(&letter, "deliveryId")));
 }
 
-/// RabbitMQ 4.3.6 fails to dead-letter this message itself, and then declares no more queues.
+/// RabbitMQ 4.3.6 fails to dead-letter this message, and then can't declare queues.
 #[tokio::test]
 async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
     let app = TestApp::start("removed", &[]).await;
@@ -165,7 +164,7 @@ async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
     assert_eq!(app.receiver.requests().len(), 0);
     replay_reason(&app.waypost, "poison").await;
     app.receiver.wait_until(|requests| requests.len() == 1).await;
-    // A message may bring the header from another queue.
+    // A message may have the header from another queue.
     let count = [short_string(b"x-delivery-count"), [b"l".as_slice(), &500_i64.to_be_bytes()].concat()].concat();
     let moved = RawMessage::new(b"13010", step_event().keyword(3).id("moved").json()).headers(&count);
     publish_raw(Broker::shared().await, events.as_bytes(), vec![moved]).await;
@@ -189,13 +188,14 @@ async fn each_delivery_of_a_parked_batch_becomes_one_letter() {
     wait_until("parked deliveries", SLOW_TIMEOUT, parked).await;
     app.waypost.kill().await;
     other.kill().await;
-    // Most wait for minutes: the test moves them on, and rejects them with those that came back by themselves.
+    // Most deliveries wait for minutes, so the test moves them to the retries queue, and rejects them with those that
+    // returned on their own.
     let retries = format!("{}.retries", app.prefix);
     let waiting = take_waiting(&app).await;
     app.amqp.publish("", waiting.iter().map(|body| Message::raw(body.clone()).key(&retries))).await;
     let count = app.amqp.depth(&retries).await.expect("the queue of retries") as usize;
     let rejected = app.amqp.reject(&retries, count).await;
-    // An event whose worker died is delivered by the other one too: the same delivery may die twice.
+    // The other worker also delivers an event whose worker crashed, so a delivery may die twice.
     let dead: Vec<String> = rejected.iter().flat_map(|body| delivery_ids(body)).collect();
     let expected: BTreeSet<String> = dead.iter().cloned().collect();
     assert!(rejected.len() < dead.len(), "some wait together");
@@ -211,7 +211,7 @@ async fn each_delivery_of_a_parked_batch_becomes_one_letter() {
     let count = dead.len() as f64;
     wait_until("each counted", SLOW_TIMEOUT, async || (counted(rejected).await == count).then_some(())).await;
     assert_eq!(counted("waypost_deliveries_total{outcome=\"dead\"}").await, count);
-    // One that has never run before reads the same, and adds nothing.
+    // A new worker has the same letters and adds none.
     let new = app.start_second_worker().await;
     assert_eq!(ids(&new.wait_for_letters("reason=rejected", letters.len()).await).len(), dead.len());
     replay_reason(&app.waypost, "rejected").await;
@@ -226,7 +226,7 @@ async fn parked_count(waypost: &Waypost) -> f64 {
     metrics.iter().filter(|(name, _)| name.starts_with("waypost_deliveries_parked_total")).map(|(_, count)| count).sum()
 }
 
-/// Takes the bodies of all messages that wait in the delay queues.
+/// Takes all messages of the delay queues.
 async fn take_waiting(app: &TestApp) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     for seconds in (0..16).map(|power| 1 << power) {
@@ -259,7 +259,7 @@ async fn messages_removed_by_policies_become_letters() {
     app.amqp.wait_for_depth(&events, 1).await;
     app.waypost.restart().await;
     let mut expected = vec![("event-ttl", "expired")];
-    // RabbitMQ 3.10 drops them without a trace if a policy has changed the overflow.
+    // RabbitMQ 3.10 drops them without a trace if a policy changed the overflow behavior.
     if !broker_version().starts_with("3.10") {
         expected.extend([("event-0", "maxlen"), ("event-1", "maxlen")]);
     }

@@ -1,5 +1,5 @@
-//! A replay under way: paused, resumed, cancelled, stopped by its failures, in the way of another one, and orders that are
-//! none.
+//! Control of replays: pause, resume, cancel, the stop after failures, conflicts with another replay, and invalid
+//! requests.
 
 use serde_json::{Value, json};
 
@@ -8,10 +8,10 @@ use crate::support::json::only_of;
 use crate::support::{Answer, wait_until_stable};
 use crate::test_app::TestApp;
 
-/// So many looks in a row that are all alike: longer than ten requests at the rate of these tests take.
+/// The number of equal polls that count as idle. They take longer than ten requests at the rate of these tests.
 const STABLE_POLLS: usize = 25;
 
-/// A replay of `count` letters that goes slowly, once it has begun to send.
+/// Starts a slow replay of `count` letters, and waits until it has sent some.
 async fn start_slow_replay(app: &TestApp, count: usize) -> String {
     app.create_dead_letters(3, count).await;
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 20 });
@@ -20,7 +20,7 @@ async fn start_slow_replay(app: &TestApp, count: usize) -> String {
     replay
 }
 
-/// Looks at a replay until neither its counters nor the receiver move any more; gives back how many requests there were.
+/// Waits until the counters of a replay and the receiver do not change. Returns the number of requests.
 async fn wait_until_idle(app: &TestApp, replay: &str, state: &str) -> usize {
     let look = async || {
         let replay = app.waypost.replay(replay).await;
@@ -44,7 +44,7 @@ async fn a_paused_replay_sends_nothing_and_can_be_resumed() {
     app.waypost.wait_for_state_counts(&[("replaying", 40 - states), ("replayed", states)]).await;
     assert_eq!(app.waypost.replay(&replay).await.get("endedAt"), Some(&Value::Null));
 
-    // A pause is kept over a restart.
+    // A pause persists over a restart.
     app.waypost.kill().await;
     app.waypost.restart().await;
     app.waypost.wait_for_replay(&replay, "paused").await;
@@ -123,7 +123,7 @@ async fn a_replay_stops_with_many_failures() {
     assert!((1..=20).contains(&sent), "{sent} were sent");
     assert_eq!((&replay["failed"], replay["stopOnFailureRatio"].as_f64()), (&replay["sent"], Some(0.5)), "{replay:#}");
     assert!(replay["endedAt"].is_string(), "{replay:#}");
-    // The rest, and those that are dead once more.
+    // The unsent letters, and those that failed again.
     app.waypost.wait_for_letter_count("state=pending&status=410", 100 - sent).await;
     app.waypost.wait_for_letter_count("state=pending&status=500", sent).await;
     app.waypost.wait_for_letter_count("state=replayed", sent).await;
@@ -136,7 +136,7 @@ async fn a_replay_stops_with_many_failures() {
 async fn a_replay_continues_with_few_failures() {
     let app = TestApp::start("control", &[]).await;
     app.create_dead_letters(3, 100).await;
-    // Every tenth request: neither among the first twenty nor later too many.
+    // The failures are spread over the replay, so the failure ratio is never reached.
     app.receiver.reply_with("/agent", |_, earlier| Answer::status(if earlier % 10 == 3 { 500 } else { 200 }));
     let order = json!({ "filter": { "status": 410 }, "stopOnFailureRatio": 0.5 });
     let replay = app.waypost.create_replay(&order).await;
@@ -172,7 +172,7 @@ async fn an_invalid_request_replays_nothing() {
             assert!(faults.iter().any(|fault| fault.starts_with(path)), "{order}: {faults:?}");
         }
     }
-    // An array is no object whose fields have no names, and of two conditions none is chosen.
+    // An array is not an object, and a selection has exactly one condition.
     for order in [
         json!([letters, null, null, null, null, null]).to_string(),
         r#"{ "filter": { "status": 410, "status": 500 } }"#.to_owned(),
@@ -197,13 +197,13 @@ async fn two_replays_never_claim_the_same_letter() {
     let first = json!({ "filter": { "campaignId": "13010" }, "ratePerSecond": 2 });
     let first = app.waypost.create_replay(&first).await;
 
-    // A few may have been sent by now.
+    // A few may already be sent.
     let problem = app.waypost.post("/v1/replays", &json!({ "ids": letters })).await.expect_problem(409);
     let detail = problem.detail;
     assert!(letters.iter().any(|letter| detail.contains(letter)), "which one is not told: {detail}");
     let same = json!({ "filter": { "campaignId": "13010" } });
     app.waypost.post("/v1/replays", &same).await.violation_paths();
-    // Of what is pending meanwhile, the second one takes all.
+    // The second replay takes all letters that are pending by then.
     app.create_dead_letters(5, 4).await;
     let second = app.waypost.create_replay(&same).await;
     assert_eq!(app.waypost.replay(&second).await["total"], json!(4));
@@ -242,7 +242,7 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
         let problem = app.waypost.get(&format!("/v1/replays?{wrong}")).await.expect_problem(400);
         assert!(problem.detail.contains(wrong.split('=').next().unwrap_or_default()), "{problem:?}");
     }
-    // Of many ids the list has the number.
+    // The list shows only the number of ids if there are many.
     app.create_dead_letters(4, 101).await;
     let many = ids(&app.waypost.letters("state=pending").await);
     for (count, is_listed) in [(100, true), (101, false)] {

@@ -1,5 +1,5 @@
-//! Replays survive what their workers and their broker do not: every letter is sent, and a fault costs no more repetitions
-//! than were in flight.
+//! Replays survive crashes of workers and of the broker. Every letter is sent, and a fault repeats at most the requests
+//! that were in flight.
 
 use std::time::Duration;
 
@@ -9,15 +9,16 @@ use crate::support::receiver::Request;
 use crate::support::{Answer, Broker, Waypost, heavy, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, step_event};
 
-/// So many letters are in flight at most, and may be sent once more after a fault.
+/// The maximum number of letters in flight, which may be sent again after a fault.
 const MAX_IN_FLIGHT: usize = 100;
 
-/// Orders a replay of all that is there.
+/// Creates a replay of all letters.
 async fn replay_all(app: &TestApp) -> String {
     app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await
 }
 
-/// Waits until a replay of `letters` is done: each was sent, and `faults` made no more repetitions than they may.
+/// Waits until a replay of `letters` is done, and asserts that each was sent and that `faults` caused no more
+/// repetitions than allowed.
 async fn assert_all_sent(app: &TestApp, by: &Waypost, replay: &str, letters: usize, faults: usize) {
     let done = by.wait_for_replay_within(SLOW_TIMEOUT, replay, "done").await;
     let counters = ["total", "sent", "delivered", "failed"].map(|name| done[name].clone());

@@ -1,4 +1,4 @@
-//! Dead letters sent again: what the receiver gets, what becomes of the letters, and how fast it goes.
+//! Replays of dead letters: requests, the resulting state of letters, and the rate.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ use crate::test_app::{TestApp, bearer_token, example_campaign, step_event};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The counters of a replay: total, sent, delivered, failed. What went back to the events is none of these.
+/// The counters of a replay: total, sent, delivered, failed. Letters that were published as events again are in none of
+/// these.
 #[track_caller]
 fn counts(replay: &Value) -> [u64; 4] {
     ["total", "sent", "delivered", "failed"]
@@ -89,7 +90,7 @@ async fn a_filter_replays_exactly_the_matching_letters() {
     assert_eq!(app.receiver.requests_by_webhook_id(), expected);
     app.waypost.wait_for_state_counts(&[("pending", 12), ("replayed", 28), ("discarded", 2)]).await;
 
-    // The discarded only where they are named.
+    // Discarded letters are replayed only if the filter names their state.
     let named = json!({ "filter": { "state": "discarded" } });
     let replay = app.waypost.create_replay(&named).await;
     assert_eq!(counts(&app.waypost.wait_for_replay(&replay, "done").await), [2, 2, 2, 0]);
@@ -130,16 +131,16 @@ async fn a_failed_replay_creates_a_linked_letter_without_retries() {
     causes.sort_unstable();
     assert_eq!(causes, ["reset", "status_429", "status_5xx"]);
 
-    // A retry would be waiting by now: an attempt's end is durable before it is told.
+    // A retry would be waiting by now, because the result of an attempt is durable before it is reported.
     assert_eq!(app.waypost.metric("waypost_retries_scheduled_total").await, scheduled);
     assert_eq!(app.amqp.depth(&format!("{}.delay.1", app.prefix)).await, Some(0));
-    // One attempt each. A reset of a reused connection has the request of that attempt sent once more.
+    // One attempt for each letter. After a reset of a reused connection, the request of that attempt is sent again.
     let requests: Vec<usize> = app.receiver.requests_by_webhook_id().into_values().collect();
     assert!(requests.len() == 3 && (3..=4).contains(&requests.iter().sum::<usize>()), "{requests:?}");
     assert!(new.iter().all(|letter| letter["attempts"].as_array().map(Vec::len) == Some(1)), "{new:#?}");
     app.waypost.wait_for_metric("waypost_replayed_total{outcome=\"dead\"}", 3.0).await;
 
-    // The new one can be sent again in its turn.
+    // The new letter can be replayed too.
     app.receiver.reply("/offers", Answer::ok());
     let id = app.waypost.create_replay(&json!({ "filter": { "reason": text_field(&new[0], "reason") } })).await;
     let replay = app.waypost.wait_for_replay(&id, "done").await;
@@ -155,7 +156,7 @@ async fn a_malformed_message_is_published_again_unchanged() {
     let id = app.waypost.create_replay(&json!({ "filter": { "reason": "malformed" } })).await;
     let replay = app.waypost.wait_for_replay(&id, "done").await;
     assert_eq!((counts(&replay), &replay["requeued"]), ([3, 3, 0, 0], &json!(3)), "{replay:#}");
-    // They are no better events than before.
+    // They are still malformed.
     let new = app.waypost.wait_for_letters("state=pending", bodies.len()).await;
     let kept = |letters: &[Value]| {
         let mut kept: Vec<String> =
@@ -217,7 +218,7 @@ async fn current_or_original_configuration_is_used() {
         assert_eq!((text_field(&replay, "config"), counts(&replay)), (config, [1, 1, 1, 0]), "{replay:#}");
         let requests = app.receiver.requests();
         let request = requests.last().expect("a request");
-        // The values of the headers are kept nowhere but with the webhook.
+        // Only the webhook stores the values of headers.
         assert_eq!((request.path(), request.header("x-api-key")), (path, Some("the-new-key")), "{config}");
         let earlier = first.iter().find(|first| first.webhook_id() == request.webhook_id()).expect("the same delivery");
         assert_eq!(request.body, earlier.body, "{config}");
@@ -275,7 +276,7 @@ async fn letters_of_a_deleted_webhook_cannot_be_replayed() {
         let letters = app.waypost.wait_for_letters(&format!("reason={reason}&state=pending"), count).await;
         for letter in &letters {
             assert_eq!(letter["replayId"], json!(replay));
-            // What was attempted before is the old letter's.
+            // Earlier attempts belong to the old letter.
             let none = [&letter["status"], &letter["cause"], &letter["firstAttemptAt"]];
             assert!(none.iter().all(|field| field.is_null()) && letter["attempts"] == json!([]), "{letter:#}");
             let shown = app.waypost.letter(text_field(letter, "id")).await;
@@ -325,7 +326,7 @@ async fn a_dry_run_previews_and_changes_nothing() {
     assert_eq!(app.waypost.letters("").await, letters);
     assert_eq!(app.waypost.get("/v1/replays").await.json(), json!({ "items": [], "next": null }));
 
-    // In earnest, it is known who ordered it.
+    // The real replay records who created it.
     let reply = send("operator", json!({ "filter": { "campaignId": "13010" } })).await;
     assert_eq!((reply.status, &reply.json()["createdBy"]), (202, &json!("operator")), "{reply:?}");
     app.waypost.wait_for_replay(text_field(&reply.json(), "id"), "done").await;
@@ -343,7 +344,7 @@ async fn the_preview_has_a_request_for_each_endpoint() {
     let mut campaign = example_campaign(&app.receiver);
     elsewhere(&mut campaign, true);
     app.waypost.put_campaign(&campaign).await;
-    // The oldest can't be sent, and the youngest is the only one that goes elsewhere.
+    // The oldest letters can't be sent, and only the newest goes to another destination.
     app.create_dead_letters(3, 6).await;
     app.create_dead_letters(4, 6).await;
     other.reply("/survey", Answer::status(410));
@@ -376,7 +377,7 @@ async fn the_requested_rate_is_kept() {
     let times: Vec<Instant> = app.receiver.requests().iter().map(|request| request.at).collect();
     let took = times[19] - times[0];
     assert!(took >= Duration::from_millis(1_850), "20 at 10 a second took {took:?}");
-    // What was held up on a busy machine may follow sooner, but not in a heap.
+    // Requests that a busy machine delayed may follow sooner, but not all at once.
     let within_a_second =
         |start: Instant| times.iter().filter(move |at| **at >= start && **at - start < SECOND).count();
     let most = times.iter().copied().map(within_a_second).max().unwrap_or_default();
@@ -397,7 +398,7 @@ async fn a_hanging_endpoint_delays_only_its_own_replay() {
 
     app.create_dead_letters(5, 10).await;
     let replay = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
-    // Long before the first of those that hang has used up its time.
+    // Long before the first hanging request times out.
     let replay = app.waypost.wait_for_replay_within(20 * SECOND, &replay, "done").await;
     assert_eq!(counts(&replay), [10, 10, 10, 0], "{replay:#}");
 }

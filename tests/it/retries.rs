@@ -1,4 +1,4 @@
-//! What follows a failed attempt: retries on time, and dead letters that tell the whole story.
+//! Retries after failed attempts, and the content of the dead letters.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::test_app::{TestApp, example_campaign, step_event};
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
     let app = TestApp::start("retries", &[]).await;
-    // The reset is of a new connection: a request on a reused one is sent again at once.
+    // The reset is on a new connection, because a request on a reused one is sent again immediately.
     let redirect = Answer::status(302).header("location", "/elsewhere").header("connection", "close");
     let answers = vec![Answer::status(500), redirect, Answer::reset(), Answer::ok()];
     app.receiver.reply_in_turn("/offers", answers);
@@ -129,7 +129,7 @@ async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
     let letters = app.dead_letters(2).await;
     let reason = |event: &str| text_field(find_by(&letters, "eventId", event), "reason");
     assert_eq!((reason("e-deleted"), reason("e-disabled")), ("webhook_deleted", "webhook_disabled"));
-    // Both keep where they last went.
+    // Both keep the destination and status of their last attempt.
     assert!(letters.iter().all(|letter| letter["url"].is_string() && letter["status"] == 500), "{letters:#?}");
 }
 

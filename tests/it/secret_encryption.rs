@@ -1,4 +1,4 @@
-//! Secrets at rest: what a disk or a broker that falls into other hands tells of them.
+//! Encryption at rest: neither the disk nor the broker contains secrets in clear text.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ async fn put(waypost: &Waypost, id: &str, receiver: &Receiver) {
     assert_eq!(webhook(&stored, "l", None)["headers"]["X-Key"], SECRET_HEADER_VALUE);
 }
 
-/// A worker that can't start because of a key: the last it said.
+/// Launches a worker that can't start because of a key, and returns its error.
 async fn expect_start_refused(prefix: &str, keys: &str, store: Option<&Waypost>) -> String {
     let mut environment = vec![("WAYPOST_SECRET_KEY", keys.to_owned())];
     if let Some(other) = store {
@@ -40,7 +40,7 @@ async fn expect_start_refused(prefix: &str, keys: &str, store: Option<&Waypost>)
     waypost.log_lines().join("\n")
 }
 
-/// Whether any file below a folder has these bytes.
+/// Returns whether any file in a folder contains these bytes.
 fn folder_contains(folder: &Path, bytes: &[u8]) -> bool {
     std::fs::read_dir(folder).expect("a folder").any(|entry| {
         let path = entry.expect("an entry").path();
@@ -62,7 +62,7 @@ async fn secrets_are_encrypted_in_broker_and_store() {
     let log: String = records.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned()).collect();
     assert!(log.contains("sealed:v1:") && !log.contains(SECRET_HEADER_VALUE) && !log.contains(SECRET), "{log}");
 
-    // Used all the same, also after a restart, for which all is written to disk.
+    // The secrets are still used, also after a restart, which writes everything to disk.
     waypost.terminate();
     waypost.wait_for_exit().await;
     for secret in [SECRET_HEADER_VALUE, &SECRET[6..]] {
@@ -75,7 +75,7 @@ async fn secrets_are_encrypted_in_broker_and_store() {
     assert_eq!(requests[0].header("x-key"), Some(SECRET_HEADER_VALUE));
     assert!(requests[0].header("webhook-signature").is_some());
 
-    // A wrong key, and none, whether the worker has a view of its own or reads the log.
+    // A wrong or missing key prevents the start, with and without a view.
     waypost.terminate();
     waypost.wait_for_exit().await;
     for keys in [key(2), String::new()] {
@@ -93,16 +93,16 @@ async fn a_key_is_rotated_while_running() {
     let old = start(&prefix, &key(1)).await;
     put(&old, "c", &receiver).await;
     let both = start(&prefix, &format!("{},{}", key(2), key(1))).await;
-    // Sealed with the old key, opened beside the new one; written back, it is sealed with the new one.
+    // Encrypted with the old key and decrypted with both configured. After a put, it is encrypted with the new key.
     let campaign = both.get("/v1/campaigns/c").await.json();
     assert_eq!(webhook(&campaign, "l", None)["secret"], SECRET);
     old.terminate();
     old.wait_for_exit().await;
     both.put_campaign(&campaign).await;
-    // The log still has the old record; a worker without the old key does not stumble over what was replaced.
+    // The log still has the old record, but a worker without the old key ignores records that were replaced.
     let new = start(&prefix, &key(2)).await;
     assert_eq!(new.get("/v1/campaigns/c").await.json(), campaign);
-    // What such a worker can't open ends it when it comes, before an event is dealt with wrongly.
+    // A record that a worker can't decrypt ends the worker before it handles an event incorrectly.
     let old = start(&prefix, &format!("{},{}", key(1), key(2))).await;
     put(&old, "other", &receiver).await;
     let said = wait_until("the end of the worker that lacks the key", crate::test_app::SLOW_TIMEOUT, async || {

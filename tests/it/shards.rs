@@ -1,4 +1,4 @@
-//! Step events spread over several queues by RabbitMQ's consistent hash.
+//! Step events in several queues, by RabbitMQ's consistent hash exchange.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, events_with_keyword, 
 
 const PLUGIN: [&str; 1] = ["rabbitmq_consistent_hash_exchange"];
 
-/// The events, each a message with an id of its own.
+/// A message for each event, with the event's id as message id.
 fn messages(events: &[Value]) -> Vec<Message> {
     events.iter().map(|event| Message::event(event).id(event["eventId"].as_str().expect("an id"))).collect()
 }
@@ -31,7 +31,7 @@ async fn events_are_spread_evenly_and_survive_a_change_of_shards() {
     app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 400).await;
     assert_eq!(app.receiver.requests().len(), 400, "an event came by two queues");
 
-    // With nobody to consume them they lie where they were put: in all queues, about as many in each.
+    // Without a consumer the messages stay in their queues, about the same number in each.
     app.waypost.terminate();
     app.waypost.wait_for_exit().await;
     app.receiver.clear_requests();
@@ -43,7 +43,7 @@ async fn events_are_spread_evenly_and_survive_a_change_of_shards() {
         assert!((50..200).contains(&depth), "{depth} of 400 in {queue}");
     }
 
-    // A worker that knows of one queue only takes what is left in the others, and no more goes there.
+    // A worker with one shard drains the other queues, which receive no more events.
     let one = Waypost::start_with(&broker.url(), &app.prefix, &FAST_RETRIES).await;
     app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 400).await;
     let more: Vec<Value> =
@@ -66,7 +66,7 @@ fn count_removals(waypost: &Waypost) -> usize {
     waypost.log_lines().iter().filter(|line| line.contains("surplus bindings removed")).count()
 }
 
-/// Whether the exchange of events is bound to that of shards.
+/// Returns whether the events exchange is bound to the shards exchange.
 async fn has_hash_bindings(broker: &Broker, prefix: &str) -> bool {
     let listed = broker.ctl(&["list_bindings", "--no-table-headers", "source_name", "destination_name"]).await;
     listed.lines().any(|line| line.trim() == format!("{prefix}.events\t{prefix}.events.shards"))
@@ -81,7 +81,8 @@ async fn workers_with_different_shard_counts_lose_no_event() {
     let new = Waypost::start_with(&broker.url(), &old.prefix, &settings).await;
     let exchange = format!("{}.events", old.prefix);
 
-    // Each removes what the other needs, and declares its own again. Publishing panics if an event reaches no queue.
+    // Each worker removes the bindings of the other and declares its own. Publishing panics if an event reaches no
+    // queue.
     let mut published = 0;
     let publish = async {
         loop {
@@ -118,7 +119,7 @@ async fn workers_with_different_shard_counts_lose_no_event() {
     for queue in ["events", "events.1", "events.2"] {
         old.amqp.wait_for_depth(&format!("{}.{queue}", old.prefix), 0).await;
     }
-    // What is in flight is finished.
+    // Requests in flight are finished.
     new.terminate();
     assert!(new.wait_for_exit().await.success());
     let requests = old.receiver.requests();

@@ -1,4 +1,4 @@
-//! Signatures, as a receiver verifies them with the public library, and secrets that are replaced.
+//! Signatures, verified with the public library, and rotation of secrets.
 
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -23,7 +23,7 @@ fn verifies(secret: &str, request: &Request) -> bool {
     Webhook::new(secret).expect("a secret").verify(&request.body, &headers(request)).is_ok()
 }
 
-/// A worker with one webhook that has this secret, and the webhook's address.
+/// A worker with one webhook that has this secret, and the webhook's path.
 async fn start(secret: Option<&str>) -> (AuthTestApp, String) {
     let app = AuthTestApp::start("signing").await;
     let mut webhook = json!({ "url": app.receiver.url("/signed") });
@@ -81,7 +81,7 @@ async fn a_secret_is_rotated_without_a_gap() {
     let request = publish_and_receive(&app, "e1").await;
     assert!(verifies(SECRET, &request) && verifies(&new, &request), "{request:?}");
 
-    // Who reads it and sends it back changes nothing; who may not see secrets does not see the old one either.
+    // Putting back what an editor read changes nothing. A viewer sees neither the current nor the old secret.
     let read = app.get_as("editor", &webhook).await.json();
     assert_eq!(app.send_as("editor", Method::PUT, &webhook, Some(&read)).await.json(), read);
     let masked = app.get_as("viewer", &webhook).await.json();
@@ -90,7 +90,7 @@ async fn a_secret_is_rotated_without_a_gap() {
         (&json!("********"), &json!("********"))
     );
 
-    // At once, where the old one is known to others.
+    // Without an overlap, for a secret that leaked.
     let reply = app.send_as("editor", Method::POST, &rotate, Some(&json!({ "overlap": "0s" }))).await.json();
     let newest = reply["secret"].as_str().expect("a secret").to_owned();
     assert_eq!(reply.get("previousSecrets"), None);

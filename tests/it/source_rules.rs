@@ -1,16 +1,16 @@
-//! Rules of the source that neither the compiler nor clippy checks. Each failure says what to do.
+//! Rules of the source that neither the compiler nor clippy checks. Each failure names the fix.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// A longer file does more than one thing.
+/// A longer file should be split.
 const MAX_LINES: usize = 500;
 
-/// The folders of the source.
+/// The folders with sources.
 const FOLDERS: [&str; 3] = ["crates", "src", "tests"];
 
-/// Limits that SECURITY.md promises, and where the code has them.
+/// The limits in SECURITY.md, and the code that enforces them.
 const LIMITS: [(&str, &str, &str); 15] = [
     ("event | 262144 bytes", "crates/waypost-core/src/event.rs", "MAX_EVENT_BYTES: usize = 256 * 1024;"),
     (
@@ -81,7 +81,7 @@ fn every_file_is_compiled() {
         if ["lib", "main", "mod"].contains(&stem) {
             continue;
         }
-        // Compiled if the module that it belongs to declares it.
+        // A file is compiled if the module that it belongs to declares it.
         let folder = path.parent().expect("a file is in a folder");
         let parents =
             [folder.with_extension("rs"), folder.join("lib.rs"), folder.join("main.rs"), folder.join("mod.rs")];
@@ -206,7 +206,7 @@ impl Violations {
 }
 
 struct Source {
-    /// From the root: `crates/waypost-broker/src/acks.rs`.
+    /// Relative to the root: `crates/waypost-broker/src/acks.rs`.
     name: String,
     text: String,
 }
@@ -238,13 +238,13 @@ fn source_files() -> Vec<Source> {
 }
 
 impl Source {
-    /// Whether it is code of the product, perhaps with a module of tests at its end.
+    /// Returns whether the file is product code. It may end with a module of tests.
     fn is_product(&self) -> bool {
         let is_tests = self.name.split('/').any(|part| part == "tests" || part == "tests.rs");
         !is_tests
     }
 
-    /// The line of the `#[cfg(test)]` before a module of tests within the file.
+    /// The line of the `#[cfg(test)]` before a module of tests in the file.
     fn tests_begin(&self) -> Option<usize> {
         let lines: Vec<&str> = self.text.lines().collect();
         let begins = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{');

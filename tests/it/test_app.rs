@@ -1,4 +1,4 @@
-//! What most tests begin with: a worker on the shared broker, a receiver, and the campaign of the seed document.
+//! The setup of most tests: a worker on the shared broker, a receiver, and the documented example campaign.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use crate::support::amqp::Record;
 use crate::support::receiver::Request;
 use crate::support::{Amqp, Answer, Broker, BrokerObjects, Message, Receiver, Waypost, unique, wait_until};
 
-/// Retries that are over in seconds; the delay ladder knows no shorter step than one.
+/// Retries within seconds. One second is the shortest delay of the delay queues.
 pub(crate) const FAST_RETRIES: [(&str, &str); 3] =
     [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "1"), ("WAYPOST_RETRY__JITTER", "0")];
 
-/// More dead letters than this are copies of one: a delivery takes a message, a request and a record.
+/// More dead letters than this are copies of one, because a delivery needs a message, a request and a record.
 const MAX_DELIVERED_LETTERS: usize = 1_000;
 
-/// For what takes long on a busy machine.
+/// For slow operations on a busy machine.
 pub(crate) const SLOW_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A worker, a receiver and an outside party.
+/// A worker, a receiver, and an AMQP client in the role of the platform.
 pub(crate) struct TestApp {
     pub(crate) prefix: String,
     pub(crate) waypost: Waypost,
     pub(crate) receiver: Receiver,
     pub(crate) amqp: Amqp,
-    // Last to be dropped: without the worker. `None` on a broker of the test's own.
+    // Dropped last, after the worker. `None` on a broker of the test.
     _objects: Option<BrokerObjects>,
 }
 
 impl TestApp {
-    /// On the shared broker, with the campaign in place.
+    /// Starts a worker on the shared broker, with the example campaign.
     pub(crate) async fn start(name: &str, more: &[(&str, &str)]) -> Self {
         let url = Broker::shared().await.url();
         let mut app = Self::start_on(&url, name, more).await;
@@ -38,12 +38,12 @@ impl TestApp {
         app
     }
 
-    /// On a broker of the test's own.
+    /// Like [`start`](Self::start), on a broker of the test.
     pub(crate) async fn start_on(url: &str, name: &str, more: &[(&str, &str)]) -> Self {
         let prefix = unique(name);
         let environment: Vec<(&str, &str)> = FAST_RETRIES.into_iter().chain(more.iter().copied()).collect();
         let mut waypost = Waypost::start_with(url, &prefix, &environment).await;
-        // Where no token is needed, one does no harm.
+        // A worker without `http.tokens` ignores the token.
         waypost.authenticate(&bearer_token("editor"));
         let receiver = Receiver::start();
         waypost.put_campaign(&example_campaign(&receiver)).await;
@@ -51,18 +51,18 @@ impl TestApp {
         Self { prefix, waypost, receiver, amqp, _objects: None }
     }
 
-    /// On the shared broker, with a token for each role; the app speaks as the editor.
+    /// Like [`start`](Self::start), with a token for each role. Requests use the editor's token.
     pub(crate) async fn start_with_tokens(name: &str) -> Self {
         Self::start(name, &[("WAYPOST_HTTP__TOKENS", &token_settings())]).await
     }
 
-    /// A second worker that shares the work, with a store of its own. The app must be on the shared broker.
+    /// Starts a second worker with the same prefix and its own store. The app must be on the shared broker.
     pub(crate) async fn start_second_worker(&self) -> Waypost {
         Waypost::start_with(&Broker::shared().await.url(), &self.prefix, &FAST_RETRIES).await
     }
 
-    /// Stores a campaign whose URLs the app's worker refuses, by a worker that allows them: as settings change. The app must be
-    /// on the shared broker.
+    /// Stores a campaign whose URLs the app's worker refuses, with another worker that allows them. This happens when
+    /// settings change. The app must be on the shared broker.
     pub(crate) async fn put_campaign_allowed_earlier(&self, campaign: &Value) {
         let settings = [("WAYPOST_EGRESS__ALLOW", "127.0.0.0/8,10.0.0.0/8")];
         let lenient = Waypost::start_with(&Broker::shared().await.url(), &self.prefix, &settings).await;
@@ -80,15 +80,15 @@ impl TestApp {
         self.amqp.publish_event(&self.prefix, &event.into().json()).await;
     }
 
-    /// The dead letters, once there are `count` of them.
+    /// Waits for `count` dead letters, and returns them.
     pub(crate) async fn dead_letters(&self, count: usize) -> Vec<Value> {
         let stream = format!("{}.dead-letters", self.prefix);
         let records = self.amqp.read_stream(&stream, |records| records.len() >= count).await;
         records.iter().map(Record::json).collect()
     }
 
-    /// Makes `count` dead letters of the reason `gone`, of events with this keyword (3, 4 or 5), and waits until all are in
-    /// the view. From then on the receiver accepts what they are sent to; it has forgotten every request.
+    /// Creates `count` dead letters with the reason `gone` from events with a keyword (3, 4 or 5), and waits until all
+    /// are in the view. After that, the receiver answers 200 and has no recorded requests.
     pub(crate) async fn create_dead_letters(&self, keyword: u32, count: usize) {
         let path = ["/agent", "/offers", "/survey"][keyword as usize - 3];
         self.receiver.reply(path, Answer::status(410).body("gone"));
@@ -111,7 +111,7 @@ impl TestApp {
         self.receiver.clear_requests();
     }
 
-    /// Writes copies of an event's dead letter to the stream, each with ids of its own.
+    /// Appends copies of an event's dead letter to the stream, each with new ids.
     async fn copy_dead_letter(&self, event_id: &str, copies: usize) {
         let stream = format!("{}.dead-letters", self.prefix);
         let is_original = |record: &Record| record.json()["eventId"] == event_id;
@@ -123,7 +123,7 @@ impl TestApp {
             for id in ["/id", "/deliveryId", "/eventId", "/event/eventId"] {
                 let id = copy.pointer_mut(id).expect("an id");
                 let text = id.as_str().expect("a text");
-                // Of the same length, as ids are.
+                // The new id has the same length.
                 *id = format!("{}{number:05}", &text[..text.len() - 5]).into();
             }
             Message::raw(copy.to_string())
@@ -131,8 +131,7 @@ impl TestApp {
         self.amqp.publish(&stream, (0..copies).map(copy)).await;
     }
 
-    /// Has the broker itself declare an event to be poison, with no worker running, as it does after too many that died
-    /// of it.
+    /// Makes the broker remove an event that reached its delivery limit. No worker may run.
     pub(crate) async fn create_poison_message(&self, event: &Value) {
         let (queue, stream) = (format!("{}.events", self.prefix), format!("{}.dead-letters", self.prefix));
         self.publish(event).await;
@@ -143,24 +142,24 @@ impl TestApp {
     }
 }
 
-/// A role's token, as its bearer sends it.
+/// The `Authorization` header with a role's token.
 pub(crate) fn bearer_token(role: &str) -> String {
     format!("Bearer token-of-the-{role}")
 }
 
-/// The hash of a token, as `http.tokens` has it.
+/// The hash of a token in `http.tokens`.
 pub(crate) fn sha256_hex(token: &str) -> String {
     sha2::Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A token for each role, named after it, as `http.tokens` has them.
+/// A value for `http.tokens` with a token for each role, named after the role.
 pub(crate) fn token_settings() -> String {
     let token =
         |role: &str| json!({ "name": role, "role": role, "sha256": sha256_hex(&format!("token-of-the-{role}")) });
     Value::from(["viewer", "operator", "editor"].map(token).to_vec()).to_string()
 }
 
-/// The campaign of the seed document, with its webhooks at the receiver's `/agent`, `/offers`, `/survey` and `/name`.
+/// The documented example campaign, with webhooks at the receiver's `/agent`, `/offers`, `/survey` and `/name`.
 pub(crate) fn example_campaign(receiver: &Receiver) -> Value {
     json!({ "id": "13010", "name": "Streaming membership",
       "sections": [
@@ -179,7 +178,7 @@ pub(crate) fn example_campaign(receiver: &Receiver) -> Value {
           "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/name") } } ] })
 }
 
-/// A step event of the section Welcome Message of [`example_campaign`], with a keyword of no entry and an id of its own.
+/// A step event of the Welcome Message of [`example_campaign`]. Its id is unique, and no menu entry has its keyword.
 pub(crate) fn step_event() -> StepEvent {
     StepEvent(json!({ "campaignId": "13010", "label": "Welcome Message", "phoneNumber": "+15550001",
             "date": "2024-06-18T20:26:14.206-03:00", "response": "hello", "keyword": 0, "eventId": unique("event") }))
@@ -210,7 +209,7 @@ impl From<&Value> for StepEvent {
     }
 }
 
-/// `count` events of the Welcome Message, each with an identity of its own.
+/// `count` events of the Welcome Message with different ids.
 pub(crate) fn events_with_keyword(count: usize, keyword: u32) -> Vec<Value> {
     (0..count).map(|number| step_event().keyword(keyword).id(&format!("event-{number}")).json()).collect()
 }

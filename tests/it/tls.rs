@@ -1,5 +1,4 @@
-//! TLS on every line: to the broker, with a certificate of the worker's own, and from callers of the API. That to receivers is
-//! in `src/sender/tests.rs`.
+//! TLS to the broker, with client certificates, and TLS of the API. `src/sender/tests.rs` tests TLS to receivers.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::{Amqp, Broker, Waypost, unique, wait_until};
 use crate::test_app::SLOW_TIMEOUT;
 
-/// An authority, and what it has vouched for, as files.
+/// A certificate authority with its files.
 struct CertificateAuthority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -34,7 +33,7 @@ impl CertificateAuthority {
         self.folder.path().join(name)
     }
 
-    /// The files of a certificate for this machine, and of its key.
+    /// Creates a certificate for this machine. Returns the paths of the certificate and its key.
     fn identity(&self, name: &str) -> [String; 2] {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -54,7 +53,7 @@ impl CertificateAuthority {
     }
 }
 
-/// What RabbitMQ asks of who connects over TLS: a certificate of this authority.
+/// A RabbitMQ configuration that requires client certificates of this authority.
 fn listener_config(port: u16, authority: &str, certificate: &str, key: &str) -> String {
     [
         format!("listeners.ssl.1 = 127.0.0.1:{port}"),
@@ -89,8 +88,9 @@ async fn the_broker_is_reached_over_tls_with_a_client_certificate() {
     let connections = broker.ctl(&["list_connections", "--no-table-headers", "ssl"]).await;
     assert!(connections.lines().filter(|line| *line == "true").count() >= 2, "{connections}");
 
-    // Neither a stranger, nor one who does not know the authority: both say why, and try again. The broker tells a stranger after
-    // the handshake and closes at once, so that a reset may overtake what it says: of several tries, not of each.
+    // An untrusted client and a client that does not trust the broker both log the reason and retry. The broker rejects
+    // a client after the handshake and closes immediately, so a reset may overtake the reason. It arrives in some
+    // attempts only.
     for settings in [&[trusting][..], &own] {
         let stranger = Waypost::launch(&url, &unique("tls"), settings);
         let line = stranger.wait_for_log_line("ertificate").await;
@@ -113,12 +113,12 @@ async fn the_api_is_served_over_tls() {
     })
     .await;
     assert!(printed.stdout.contains("No campaigns yet"), "{printed:?}");
-    // A caller that never shakes hands holds up nobody.
+    // A caller that does not complete its handshake blocks no other.
     let address = server.trim_start_matches("https://").replace("localhost", "127.0.0.1");
     let _silent: Vec<std::net::TcpStream> =
         (0..100).map(|_| std::net::TcpStream::connect(&address).expect("a connection")).collect();
     assert_eq!(waypost.cli(&list).await.code, Some(0));
-    // Who does not trust the authority is told why.
+    // A client that does not trust the authority prints the reason.
     let distrusting = waypost.cli(&list[..4]).await;
     assert_eq!(distrusting.code, Some(1));
     assert!(distrusting.stderr.contains("certificate"), "{}", distrusting.stderr);

@@ -1,4 +1,4 @@
-//! Objects of the broker that disappear while a worker runs, and logs that are not followed: noticed, named, repaired.
+//! Broker objects that disappear while a worker runs, and logs that can't be read: detected, reported and repaired.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::support::waypost::{CommandOutput, cli};
 use crate::support::{Amqp, Answer, Broker, Waypost, unique, wait_until};
 use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, events_with_keyword, step_event};
 
-/// A loss is noticed within this time; the rest is for a busy machine.
+/// A loss is detected within 10 s. The rest is for a busy machine.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(10 + 20);
 
-/// Waits for a repair of an object of this kind.
+/// Waits until an object of this kind is repaired.
 async fn wait_for_repair(waypost: &Waypost, object: &str) {
     let metric = format!("waypost_topology_repairs_total{{object=\"{object}\"}}");
     wait_until(&format!("a repair: {object}"), REPAIR_TIMEOUT, async || {
@@ -22,7 +22,7 @@ async fn wait_for_repair(waypost: &Waypost, object: &str) {
     .await;
 }
 
-/// Waits until the probe says 503 with these words, and returns all of it.
+/// Waits until the readiness probe returns 503 with `words`, and returns the response.
 async fn wait_until_unready(waypost: &Waypost, words: &str) -> String {
     wait_until(&format!("the probe to say {words:?}"), SLOW_TIMEOUT, async || {
         let reply = waypost.get("/readyz").await;
@@ -31,7 +31,7 @@ async fn wait_until_unready(waypost: &Waypost, words: &str) -> String {
     .await
 }
 
-/// A user who may do everything, and the URL with it.
+/// Creates a user with all permissions. Returns its name and the URL with its credentials.
 async fn create_user(broker: &Broker) -> (String, String) {
     let user = unique("topology");
     broker.ctl(&["add_user", &user, "secret"]).await;
@@ -40,7 +40,7 @@ async fn create_user(broker: &Broker) -> (String, String) {
     (user, url)
 }
 
-/// Closes the connection of this name of a worker. Its user keeps the other three, and gets no new one.
+/// Closes a worker's connection with this name. Limits the user to its other three connections.
 async fn close_permanently(broker: &Broker, user: &str, name: &str) {
     let connections = async || {
         let listed = broker.ctl(&["list_connections", "--no-table-headers", "pid", "user", "client_properties"]).await;
@@ -48,7 +48,7 @@ async fn close_permanently(broker: &Broker, user: &str, name: &str) {
     };
     wait_until("its four connections", SLOW_TIMEOUT, async || (connections().await.len() == 4).then_some(())).await;
     broker.ctl(&["set_user_limits", user, r#"{"max-connections":3}"#]).await;
-    // RabbitMQ counts a connection some time after it lists it, so one more may get in.
+    // RabbitMQ counts a connection some time after it lists it, so a new one may get through.
     let mut absent = 0;
     wait_until("the connection to stay away", SLOW_TIMEOUT, async || {
         let all = connections().await;
@@ -76,7 +76,7 @@ async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
     app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     app.waypost.wait_for_log_line("missing broker object restored").await;
 
-    // It delivers, so it is ready, and says what has happened.
+    // The worker delivers, so it is ready, and reports what happened.
     let repaired = format!("repaired: the binding of exchange {events} was missing");
     let ready = app.waypost.get("/readyz").await;
     assert!(ready.status == 200 && ready.body.contains(&repaired), "{ready:?}");
@@ -88,7 +88,7 @@ async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
     let CommandOutput { stdout, .. } = cli(&["doctor", "--set", &url, "--set", &prefix, "--set", &listen]).await;
     assert!(stdout.contains("ready, after repairs"), "{stdout}");
 
-    // What the worker tries the binding with is no event.
+    // The worker's probe of the binding does not count as an event.
     for result in ["no_webhook", "malformed"] {
         assert_eq!(app.waypost.metric(&format!("waypost_events_total{{result=\"{result}\"}}")).await, 0.0);
     }
@@ -96,13 +96,14 @@ async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
 
 #[tokio::test]
 async fn a_binding_that_is_removed_while_events_wait_is_reported_too() {
-    // One event in hand, and a receiver that is slow enough for the rest to wait.
+    // One event at a time, and a slow receiver, so that the other events wait.
     let app = TestApp::start("topology", &[("WAYPOST_BROKER__PREFETCH", "1")]).await;
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
     app.amqp.publish_events(&app.prefix, &events_with_keyword(200, 3)).await;
     let (channel, events) = (app.amqp.channel().await, format!("{}.events", app.prefix));
     wait_until("a reported repair", SLOW_TIMEOUT, async || {
-        // Again and again: if it is lost between a probe and the declaration after it, it is restored without a report.
+        // Unbinds repeatedly: a binding that is lost between a probe and the next declaration is restored without a
+        // report.
         let unbound =
             channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
         unbound.await.expect("unbound");
@@ -146,7 +147,7 @@ async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delive
     assert_eq!(app.amqp.depth(&name("delay.4")).await, Some(0));
     app.publish(step_event().keyword(3).id("after")).await;
     app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
-    // None of these is a reason to abort what is in flight.
+    // None of these losses aborts requests in flight.
     assert!(
         !app.waypost.log_lines().iter().any(|line| line.contains("not consuming")),
         "{:#?}",
@@ -157,7 +158,7 @@ async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delive
     app.create_dead_letters(3, 1).await;
 }
 
-/// Repeats until the worker's check does not declare its own queue in between.
+/// Replaces a queue by a classic queue. Retries if the worker's check declares its own queue first.
 async fn replace_with_classic_queue(amqp: &Amqp, queue: &str) {
     wait_until("a classic queue instead of the worker's", SLOW_TIMEOUT, async || {
         // A refused declaration closes the channel.
@@ -190,7 +191,7 @@ async fn revoked_permissions_are_reported_with_the_command_to_grant_them() {
     broker.ctl(&["set_permissions", &user, "^$", ".*", ".*"]).await;
     let words = wait_until_unready(&app.waypost, "set_permissions").await;
     assert!(words.contains(&user) && words.contains("ACCESS_REFUSED"), "{words}");
-    // What is possible goes on.
+    // Deliveries continue.
     app.publish(step_event().keyword(3).id("meanwhile")).await;
     app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
     broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;

@@ -1,4 +1,4 @@
-//! Whether the numbers add up, by `waypost verify`.
+//! `waypost verify` checks that every delivery is accounted for.
 
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ async fn verify_accounts_for_deliveries_and_detects_a_purge() {
     let printed = one.cli(&["verify", "--also", &also]).await;
     assert!(printed.stdout.contains("All deliveries are accounted for."), "{printed:?}");
 
-    // 30 deliveries wait on the rung of 32 seconds; somebody purges it.
+    // 30 deliveries wait in the delay queue of 32 seconds, and an operator purges it.
     let rung = format!("{prefix}.delay.32");
     amqp.wait_for_depth(&rung, 30).await;
     broker.ctl(&["purge_queue", &rung]).await;

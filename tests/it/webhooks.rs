@@ -1,4 +1,4 @@
-//! Webhooks by themselves: read, replaced, deleted and tried.
+//! Single webhooks over the API: read, replace, delete and test.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -10,8 +10,8 @@ use crate::support::json::{entry, section, webhook, webhook_id, webhook_mut};
 use crate::support::waypost::Reply;
 use crate::test_app::example_campaign;
 
-/// A worker with the campaign of the seed document, and the addresses of its webhooks: those of keywords 3, 4 and 5, and
-/// that of the section `Offers`.
+/// A worker with the example campaign, and the paths of its webhooks: those of keywords 3, 4 and 5, and that of the
+/// section `Offers`.
 async fn start() -> (AuthTestApp, [String; 4]) {
     let app = AuthTestApp::start("webhooks").await;
     let put = app.put_campaign(&example_campaign(&app.receiver)).await.json();
@@ -67,17 +67,17 @@ async fn a_webhook_is_replaced_in_its_place() {
     assert_eq!(reply.headers["etag"], after.headers["etag"]);
     let mut expected = before.json();
     let place = webhook_mut(&mut expected, "Welcome Message", 4);
-    // Digit for digit.
+    // All digits are kept.
     let body: Value = serde_json::from_str(r#"{"z":1.50,"a":2}"#).expect("JSON");
     *place = json!({ "id": place["id"], "url": url, "enabled": true, "body": body, "timeoutMs": 15_000 });
     assert_eq!(after.json(), expected);
 
-    // What was read may be sent back, with its place.
+    // A webhook that was read, which includes its location, can be put unchanged.
     let mut webhook = app.get_as("editor", &agent).await.json();
     webhook["enabled"] = false.into();
     assert_eq!(put(&app, &agent, &webhook).await.json(), webhook);
 
-    // On the version it was made on, or not at all.
+    // The change requires the version that it was made on.
     let old = &before.headers["etag"];
     for method in [Method::PUT, Method::DELETE] {
         let body = webhook.to_string();
@@ -179,7 +179,7 @@ async fn a_webhook_test_sends_one_request() {
     let body: Value = serde_json::from_slice(&sent[0].body).expect("JSON");
     assert_eq!((&body["option"], &body["keyword"], &body["source"]), (&json!("Offers"), &json!(4), &json!("chatbot")));
 
-    // With what is given in place of what is made up, and disabled too.
+    // Given values replace generated ones, also for a disabled webhook.
     let mut webhook = app.get_as("editor", &name).await.json();
     webhook["enabled"] = false.into();
     assert_eq!(put(&app, &name, &webhook).await.status, 200);
@@ -198,7 +198,7 @@ async fn a_webhook_test_sends_one_request() {
     );
     assert!(tested["response"]["error"].is_string(), "{tested:#}");
 
-    // It is no delivery: counted nowhere, and not tried again.
+    // A test is not a delivery, so it is not counted and not retried.
     let metrics = app.waypost.metrics().await;
     let counted = |(name, value): (&String, &f64)| {
         let counts =
@@ -206,7 +206,7 @@ async fn a_webhook_test_sends_one_request() {
         counts.iter().any(|count| name.contains(count)) && *value > 0.0
     };
     assert_eq!(metrics.iter().find(|metric| counted(*metric)), None);
-    // The reset of a reused connection has one request sent once more.
+    // After the reset of a reused connection, one request is sent again.
     assert_eq!(app.receiver.requests_by_webhook_id().len(), 3);
     assert!(app.receiver.requests().len() <= 4);
     app.send_as("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await.expect_problem(404);

@@ -1,4 +1,4 @@
-//! The worker killed, stopped and started again: every event is accounted for.
+//! A worker is killed, stopped and restarted: every event is accounted for.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campai
 #[tokio::test]
 async fn a_killed_worker_accounts_for_ten_thousand_events() {
     let app = TestApp::start("worker", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
-    // A tenth is gone, a tenth fails once, the rest is delivered; each by its own identity, so on every attempt alike.
+    // A tenth is gone, a tenth fails once, and the rest is delivered. The id of a delivery decides, so all attempts
+    // behave alike.
     let fate = |id: &str| id.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 10;
     app.receiver.reply_with("/agent", move |request, _| match fate(request.webhook_id()) {
         0 => Answer::status(410),
@@ -35,7 +36,7 @@ async fn a_killed_worker_accounts_for_ten_thousand_events() {
         .await;
     let all = seen(&requests);
     let doomed: BTreeSet<String> = all.iter().filter(|id| fate(id) < 2).cloned().collect();
-    // The dead letters are exactly the doomed, though some may have died twice.
+    // The dead letters are exactly the expected ones, though some may have died twice.
     let stream = format!("{}.dead-letters", app.prefix);
     let dead = |records: &[crate::support::amqp::Record]| {
         let id =
@@ -59,7 +60,7 @@ async fn a_killed_worker_accounts_for_ten_thousand_events() {
 
 #[tokio::test]
 async fn a_stop_finishes_deliveries_in_flight() {
-    // So few in hand that none has to be parked: what was not sent is still an event.
+    // So few in flight that none is parked. Unsent deliveries are still events.
     let app = TestApp::start("worker", &[("WAYPOST_BROKER__PREFETCH", "64")]).await;
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(20)));
     let events = events_with_keyword(3_000, 3);
@@ -106,7 +107,7 @@ async fn unfinished_deliveries_are_requeued_after_the_grace() {
 async fn a_hanging_receiver_does_not_stop_the_others() {
     let app = TestApp::start("worker", &[]).await;
     app.receiver.reply("/survey", Answer::never());
-    // As many as a receiver that is not known may have under way.
+    // The maximum of concurrent requests to an unknown receiver.
     for number in 0..8 {
         app.publish(step_event().keyword(5).id(&format!("hangs-{number}"))).await;
     }
@@ -114,7 +115,7 @@ async fn a_hanging_receiver_does_not_stop_the_others() {
     let events = events_with_keyword(500, 3);
     app.amqp.publish_events(&app.prefix, &events).await;
     app.receiver.wait_until(|requests| requests.len() == 508).await;
-    // Acknowledged behind the slow heads, which alone are given out again.
+    // Messages behind the slow ones were acknowledged. Only the slow ones are delivered again.
     let queue = format!("{}.events", app.prefix);
     let broker = Broker::shared().await;
     wait_until("the acknowledgements", SLOW_TIMEOUT, async || {

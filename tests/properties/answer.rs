@@ -1,5 +1,4 @@
-//! Of any answer to a request: after a status line that is final, the status counts whatever follows, in whatever pieces it
-//! comes.
+//! For any response: after a final status line, the status counts, whatever follows and however the bytes are split.
 
 use waypost_engine::sender::response::{BodyReader, Framing, HeadReader, NotHttp, ResponseHead, Reuse};
 
@@ -48,7 +47,8 @@ fn has_a_body(framing: Framing, bytes: &[u8]) {
     }
 }
 
-/// The head of an answer that comes in pieces of this size, up to the end of the connection, and how long it is.
+/// Reads the head of a response in pieces of `size` bytes until the connection ends. Returns the number of bytes used
+/// too.
 fn read_head(bytes: &[u8], size: usize) -> Result<(Option<ResponseHead>, usize), NotHttp> {
     let mut reader = HeadReader::default();
     let mut read = 0;
@@ -61,7 +61,7 @@ fn read_head(bytes: &[u8], size: usize) -> Result<(Option<ResponseHead>, usize),
     Ok((reader.finish(), read))
 }
 
-/// The status of what begins with the plainest of status lines, if it is final.
+/// The status of bytes that begin with a canonical status line, if the status is final.
 fn status(bytes: &[u8]) -> Option<u16> {
     let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
     let (status, rest) = rest.split_at_checked(3)?;

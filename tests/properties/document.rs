@@ -1,5 +1,5 @@
-//! Of any document: it is a campaign that is read again as it was written and whose webhooks get all they are configured
-//! with, or its faults are told, and no secret with them.
+//! For any document: it is parsed as a campaign that survives a round trip and whose webhooks send everything that is
+//! configured, or it is refused with violations that reveal no secret.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ use waypost_core::violation::Violation;
 
 use super::{are_told, is_kept, now};
 
-/// The fields whose values are customers' secrets; a URL can have them in its path or query.
+/// The fields with customers' secrets. A URL can have secrets in its path or query.
 const SECRET_FIELDS: [&str; 3] = ["headers", "secret", "url"];
 
 pub(crate) fn holds(bytes: &[u8]) {
@@ -37,10 +37,10 @@ pub(crate) fn holds(bytes: &[u8]) {
 
 const ANY_URL: UrlPolicy<'static> = UrlPolicy::Scheme(HttpUrls::Allowed);
 
-/// A document that is JSON already is read by the same rules as its text.
+/// A parsed JSON value follows the same rules as its text.
 fn check_value_matches_text(bytes: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
-    // An object with one of serde_json's private keys is read as another value, whose nesting may have no limit.
+    // serde_json reads an object with one of its private keys as another value, whose nesting may be unlimited.
     let Ok(document) = serde_json::from_str::<Value>(&document.to_string()) else { return };
     let text = document.to_string();
     assert_eq!(from_value(&document, ANY_URL), parse(text.as_bytes(), ANY_URL), "{text}");
@@ -50,7 +50,7 @@ fn check_campaign(campaign: &Campaign) {
     let written = is_kept(campaign);
     let document = serde_json::to_value(campaign).expect("JSON");
     assert_eq!(from_value(&document, ANY_URL), read(&written, HttpUrls::Allowed, None), "a campaign is its document");
-    // A webhook is longer than its document where it says what was left out.
+    // A webhook is longer than its document if it contains defaults that the document omits.
     if written.len() <= MAX_DOCUMENT_BYTES {
         for previous in [None, Some(campaign)] {
             assert_eq!(read(&written, HttpUrls::Allowed, previous).as_ref(), Ok(campaign));
@@ -70,7 +70,7 @@ fn check_campaign(campaign: &Campaign) {
     }
 }
 
-/// Of the keywords of a menu no two are the same, and a second entry with one of them is refused.
+/// All keywords of a menu differ, and a second entry with an existing keyword is refused.
 fn check_keywords_distinct(campaign: &Campaign, written: &[u8]) {
     for (number, section) in campaign.sections.iter().enumerate() {
         let forms: HashSet<String> = section.menu.iter().map(|entry| entry.keyword.normal_form().into_text()).collect();
@@ -83,7 +83,7 @@ fn check_keywords_distinct(campaign: &Campaign, written: &[u8]) {
         menu.push(serde_json::json!({ "keyword": format!(" \u{200b}{}\u{feff}", form.to_uppercase()) }));
         let last = format!("$.sections[{number}].menu[{}].keyword", section.menu.len());
         let document = document.to_string();
-        // The upper case of other texts may be another text.
+        // Other texts may change when they are converted to upper case.
         if form.is_ascii() && document.len() <= MAX_DOCUMENT_BYTES {
             let faults = read(document.as_bytes(), HttpUrls::Allowed, Some(campaign)).expect_err("a keyword twice");
             assert!(faults.iter().any(|fault| fault.path == last), "{faults:?}");
@@ -91,7 +91,7 @@ fn check_keywords_distinct(campaign: &Campaign, written: &[u8]) {
     }
 }
 
-/// No header, parameter or signature that was accepted is left out of a request.
+/// A request contains every header, parameter and signature that was accepted.
 fn check_webhook_request(place: &WebhookPlace<'_>) {
     let event = StepEvent {
         campaign_id: "1".to_owned(),
@@ -120,10 +120,10 @@ fn check_webhook_request(place: &WebhookPlace<'_>) {
     }
 }
 
-/// The same document with its secrets changed has no fault that repeats them.
+/// If the document's secrets change, no violation repeats them.
 fn check_secrets_hidden(bytes: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
-    // What the document does not have anywhere else.
+    // A text that does not occur in the document.
     let text = document.to_string();
     let canary = (0..).map(|n| format!("c4n4ry-{n}")).find(|canary| !text.contains(canary)).expect("one of so many");
     let changes: [&dyn Fn(&str) -> String; 2] =

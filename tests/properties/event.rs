@@ -1,4 +1,4 @@
-//! Of any body of a message: it is an event that is kept and sent as it was published, or its faults are told.
+//! For any message body: it is an event that is stored and sent unchanged, or it is refused with violations.
 
 use serde_json::Value;
 use waypost_core::Delivery;
@@ -22,7 +22,7 @@ fn is_an_event(body: &[u8], event: &StepEvent) {
     assert!((1..=MAX_CAMPAIGN_ID_CHARS).contains(&event.campaign_id.chars().count()));
     assert!(!event.event_id.as_str().is_empty(), "events without an identity would be one");
     let written = is_kept(event);
-    // A program that takes it out of a dead letter and publishes it again publishes the same.
+    // A program that publishes the event of a dead letter again publishes the same event.
     if written.len() <= MAX_EVENT_BYTES {
         assert_eq!(decode(&written, Some("message-2")), Ok(event.clone()));
     }
@@ -32,7 +32,7 @@ fn is_an_event(body: &[u8], event: &StepEvent) {
     }
 }
 
-/// The normal form of a keyword is that of itself, and depends neither on case nor on what nobody sees.
+/// Normalizing a keyword is idempotent, and ignores case and invisible characters.
 fn has_a_normal_form(keyword: &Keyword) {
     let form = keyword.normal_form();
     let text = form.clone().into_text();
@@ -48,7 +48,7 @@ fn has_a_normal_form(keyword: &Keyword) {
     }
 }
 
-/// What a receiver gets is what was published.
+/// A receiver gets the published event.
 fn is_sent(event: &StepEvent) {
     let delivery = Delivery::new(event.clone(), sample_delivery().target, None);
     let request = render(&delivery, now());

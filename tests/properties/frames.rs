@@ -1,4 +1,4 @@
-//! Of any bytes from a broker: a frame keeps its place, its type and its channel; one that was rewritten can be read by lapin's parser.
+//! For any bytes from a broker: a frame keeps its position, type and channel, and lapin can parse a rewritten frame.
 
 use amq_protocol::frame::parse_frame;
 use waypost_broker::frame_filter::FrameFilter;
@@ -32,7 +32,7 @@ pub(crate) fn holds(bytes: &[u8]) {
     }
 }
 
-/// What lapin gets, if the bytes are received and read in pieces of these sizes.
+/// The bytes that lapin gets if they are received and read in pieces of these sizes.
 fn filter(bytes: &[u8], receive: usize, read: usize) -> Vec<u8> {
     let (mut filter, mut filtered) = (FrameFilter::default(), Vec::new());
     let mut out = vec![0; read];
@@ -50,7 +50,7 @@ fn filter(bytes: &[u8], receive: usize, read: usize) -> Vec<u8> {
     filtered
 }
 
-/// The complete frames and protocol headers, and what follows them.
+/// The complete frames and protocol headers, and the remaining bytes.
 fn frames(mut bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut frames = Vec::new();
     loop {

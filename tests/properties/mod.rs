@@ -1,6 +1,6 @@
-//! What must hold of whatever others send us: one file for each thing that is read, one function in it that panics where
-//! something does not hold. The fuzz targets (`fuzz/targets`) ask it of inputs that libFuzzer makes up, the tests in
-//! `tests/it/property_tests.rs` of those of proptest and of the seeds.
+//! Properties of parsers of untrusted input. Each file has one function that panics if a property is violated. The fuzz
+//! targets (`fuzz/targets`) call it with libFuzzer's inputs, and `tests/it/property_tests.rs` with seeds and proptest's
+//! inputs.
 #![allow(dead_code, reason = "a fuzz target asks for one of them")]
 
 pub(crate) mod answer;
@@ -25,15 +25,15 @@ use waypost_core::egress::HttpUrls;
 use waypost_core::event::decode;
 use waypost_core::violation::Violation;
 
-/// The most that all faults of a document may have together, in bytes: they are an answer, and a line of a log.
+/// The maximum total size of a document's violations, because they are part of a response and of a log line.
 const MAX_VIOLATION_BYTES: usize = 1024 * 1024;
 
-/// The time at which all of this happens.
+/// A fixed time.
 fn now() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2024, 6, 18, 23, 26, 14).single().expect("a time")
 }
 
-/// A delivery to a section's own webhook, not yet attempted.
+/// A delivery to the webhook of a section, before its first attempt.
 fn sample_delivery() -> Delivery {
     static DELIVERY: LazyLock<Delivery> = LazyLock::new(|| {
         let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
@@ -45,7 +45,7 @@ fn sample_delivery() -> Delivery {
     DELIVERY.clone()
 }
 
-/// What is refused is refused for something, in some place, in words.
+/// A refusal has at least one violation, and each has a path and a message.
 fn are_told(faults: &[Violation]) {
     assert!(!faults.is_empty(), "refused without a fault");
     for Violation { path, message } in faults {
@@ -57,18 +57,18 @@ fn are_told(faults: &[Violation]) {
     assert!(bytes <= MAX_VIOLATION_BYTES, "{bytes} bytes of faults");
 }
 
-/// What is written is read as the same; its bytes.
+/// Asserts that a value survives a round trip, and returns its bytes.
 fn is_kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Vec<u8> {
     let written = serde_json::to_vec(value).expect("it can be written");
     let read: T = serde_json::from_slice(&written)
         .unwrap_or_else(|error| panic!("{} can't be read: {error}", String::from_utf8_lossy(&written)));
     assert_eq!(read, *value, "it was written, and read as another");
-    // Equality does not look at the order of keys.
+    // Equality ignores the order of keys.
     assert_eq!(serde_json::to_vec(&read).expect("it can be written"), written);
     written
 }
 
-/// How many arrays and objects are within each other in JSON that was written here.
+/// The nesting depth of JSON that was written here.
 fn depth(json: &[u8]) -> usize {
     let (mut deepest, mut open) = (0_usize, 0_usize);
     let (mut in_text, mut escaped) = (false, false);

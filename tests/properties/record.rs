@@ -1,5 +1,5 @@
-//! Of any record of the dead-letter log: it is a letter or a mark that is read again as it was written, or it is left out;
-//! and any bytes at all can be kept as a letter.
+//! For any record of the dead-letter log: it is a letter or a change of state that survives a round trip, or it is
+//! skipped. Any bytes can be stored as a letter.
 
 use waypost_core::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
 use waypost_core::dead_letter_record::DeadLetterRecord;
@@ -27,11 +27,11 @@ pub(crate) fn holds(bytes: &[u8]) {
     is_kept_whole(bytes);
 }
 
-/// Every letter is written so that it is read again, and never taken for a mark.
+/// Every letter survives a round trip, and is never read as a change of state.
 pub(super) fn is_a_letter(letter: &DeadLetter) {
     let written = is_kept(letter);
     assert_eq!(DeadLetterRecord::decode(&written).expect("a record"), None, "a letter is no mark");
-    // Reading JSON ends at 128, and what is sent again is written within as much.
+    // The parser stops at 128, and a replay is written with the same limit.
     assert!(depth(&written) <= 128);
     let link = ReplayRef { dead_letter: letter.id.clone(), replay: ReplayId::new("rp_1") };
     let again = letter.clone().unsent(DeadLetterReason::WebhookDeleted).with_replay(link.clone());
@@ -41,7 +41,7 @@ pub(super) fn is_a_letter(letter: &DeadLetter) {
     is_kept(&again);
 }
 
-/// What can't be read is kept, byte for byte, and goes back as it came.
+/// A malformed message is stored byte for byte, and replayed unchanged.
 fn is_kept_whole(body: &[u8]) {
     let faults = vec![Violation::new("$", "not JSON")];
     let letter = |seen| DeadLetter::from_body(body, faults.clone(), seen, DeadLetterReason::Malformed, now());

@@ -1,5 +1,5 @@
-//! Of any `Retry-After`: seconds and HTTP dates are honoured up to the longest delay, and all else is as if it were not
-//! there.
+//! For any `Retry-After`: seconds and HTTP dates are respected up to the maximum delay, and all other values are
+//! ignored.
 
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +35,7 @@ fn nothing_asked() -> Outcome {
     Outcome::Transient { retry_after: None }
 }
 
-/// What RFC 9110 has a header mean: digits are seconds, however many there are; all else is a date.
+/// The meaning of a header in RFC 9110: digits are seconds, however many there are, and all else is a date.
 fn meant(header: &str, now: DateTime<Utc>) -> Option<Duration> {
     if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
         let seconds =
@@ -43,11 +43,11 @@ fn meant(header: &str, now: DateTime<Utc>) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let date: SystemTime = httpdate::parse_http_date(header).ok()?;
-    // What is over asks for nothing.
+    // A date in the past has no effect.
     DateTime::<Utc>::from(date).signed_duration_since(now).to_std().ok()
 }
 
-/// The retry is not before the time that was asked for, as far as the policy goes, and never after its longest delay.
+/// The retry is not before the requested time, within the limits of the policy, and never after its maximum delay.
 fn is_honoured(header: &str) {
     let policy = RetryPolicy::default();
     let outcome = of_answer(503, header, now());

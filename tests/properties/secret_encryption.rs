@@ -1,5 +1,5 @@
-//! Of any header value: it is sealed and opened as it was, by its key and in its campaign only; and nothing that others
-//! wrote opens, or goes on as if it were sealed.
+//! For any header value: it survives encryption and decryption, with its key and in its campaign only. Text that others
+//! wrote is never decrypted or treated as encrypted.
 
 use serde_json::json;
 use waypost_core::campaign::Campaign;
@@ -7,11 +7,11 @@ use waypost_core::document::read;
 use waypost_core::egress::HttpUrls;
 use waypost_core::secret_encryption::{Keyring, SALT_BYTES};
 
-/// Two keys: 32 bytes each, in base64.
+/// Two keys of 32 bytes, in base64.
 const KEYS: [&str; 2] =
     ["AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="];
 
-/// How every sealed value begins.
+/// The prefix of every encrypted value.
 const PREFIX: &str = "sealed:v1:";
 
 pub(crate) fn holds(value: &str) {
@@ -41,7 +41,7 @@ pub(crate) fn holds(value: &str) {
     assert!(other.decrypt(sealed.clone()).is_err() && none.decrypt(sealed.clone()).is_err(), "opened by another key");
     let moved = Campaign { id: "d".to_owned(), ..sealed.clone() };
     assert!(one.decrypt(moved).is_err(), "opened in another campaign");
-    // A file of kept campaigns is a document as well.
+    // A backup of campaigns is a document too.
     let kept = serde_json::to_vec(&sealed).expect("JSON");
     assert_eq!(read(&kept, HttpUrls::Refused, None), Ok(sealed));
 }

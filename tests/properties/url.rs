@@ -1,5 +1,5 @@
-//! Of any URL: where a document with it is accepted and the egress rules permit it, it leads to no address that is not
-//! public, whoever reads it.
+//! For any URL: if a document with it is accepted and the egress rules permit it, no parser reads a non-public address
+//! from it.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,7 +19,7 @@ pub(crate) fn holds(text: &str) {
         assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none(), "{url}");
         let host = url.host_str().expect("what is accepted has a host");
         assert!(!host.is_empty());
-        // What the connection is made from is read by another parser.
+        // The HTTP client uses another parser.
         let uri: http::Uri = url.as_str().parse().expect("what is accepted can be requested");
         assert_eq!((uri.host(), uri.port_u16()), (Some(host), url.port()), "two parsers see two hosts");
 
@@ -40,14 +40,14 @@ pub(crate) fn holds(text: &str) {
     }
 }
 
-/// The addresses that a host may be taken for.
+/// All addresses that a parser may read from a host.
 fn addresses(host: &str) -> Vec<IpAddr> {
     let bare = host.trim_matches(['[', ']']).trim_end_matches('.');
     bare.parse().ok().into_iter().chain(as_the_c_library_reads(bare).map(IpAddr::from)).collect()
 }
 
-/// An IPv4 address of one to four numbers, each decimal, octal or hexadecimal (`inet_aton`): resolvers and proxies read
-/// them so.
+/// An IPv4 address of one to four numbers, each decimal, octal or hexadecimal, as in `inet_aton`. Resolvers and proxies
+/// accept it.
 fn as_the_c_library_reads(host: &str) -> Option<Ipv4Addr> {
     let numbers: Option<Vec<u64>> = host.split('.').map(number).collect();
     let numbers = numbers?;
@@ -66,7 +66,7 @@ fn number(text: &str) -> Option<u64> {
         None if text.starts_with('0') => (text.as_str(), 8),
         None => (text.as_str(), 10),
     };
-    // Rust takes a sign as well.
+    // Rust also accepts a sign.
     let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     are_digits.then(|| u64::from_str_radix(digits, radix).ok())?
 }

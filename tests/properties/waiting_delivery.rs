@@ -1,5 +1,5 @@
-//! Of any message of the retries queue: it has deliveries that can be put back as they are, alone and together, and given
-//! up, or it is none.
+//! For any message of the retries queue: its deliveries can be requeued unchanged, alone and together, and given up, or
+//! the message is malformed.
 
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::ids::ReceiptId;
@@ -9,7 +9,8 @@ use waypost_core::{ATTEMPTS_KEPT, Attempt, Delivery};
 
 use super::{depth, is_kept, now, record};
 
-/// A document's parameters end before this (`MAX_BODY_DEPTH`), and JSON is read to 128 only: what another program has
+/// Parameters of a document are not nested as deep as this (`MAX_BODY_DEPTH`), and the JSON parser stops at 128. A
+/// deeper delivery of another program may be readable alone, but not in an array.
 /// written deeper may be read alone and not in company.
 const DEPTH_OF_OURS: usize = 64;
 
@@ -23,13 +24,13 @@ pub(crate) fn holds(body: &[u8]) {
     for (delivery, written) in deliveries.iter().zip(&written) {
         assert_eq!(Delivery::decode_waiting(written).expect("one alone"), std::slice::from_ref(delivery));
     }
-    // As parked deliveries are, see src/worker/park_batcher.rs.
+    // Parked deliveries are combined like this. See `park_batcher.rs`.
     let together = [b"[".as_slice(), &written.join(b",".as_slice()), b"]"].concat();
     assert_eq!(Delivery::decode_waiting(&together).expect("all together"), deliveries);
     deliveries.into_iter().for_each(goes_on);
 }
 
-/// It has another attempt, waits again, and is given up.
+/// A delivery can have another attempt, wait again, and be given up.
 fn goes_on(mut delivery: Delivery) {
     let (made, kept) = (delivery.attempts_made, delivery.attempts.len());
     delivery.record(Attempt {

@@ -1,4 +1,4 @@
-//! The tests as an outside party at the broker: publish as the platform does, look into queues, read streams.
+//! An AMQP client for tests: publishes as the platform does, inspects queues and reads streams.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,10 +18,10 @@ use serde_json::Value;
 use super::broker::Broker;
 use super::wait::{DEFAULT_TIMEOUT, poll_until, wait_until};
 
-/// So many messages are on their way before the oldest one's confirm is awaited.
+/// Publishing pauses at this number of unconfirmed messages.
 const MAX_UNCONFIRMED: usize = 1024;
 
-/// RabbitMQ hands out a stream to consumers with a prefetch only; half of it is acknowledged at once.
+/// RabbitMQ delivers a stream only to consumers with a prefetch.
 const STREAM_PREFETCH: u16 = 500;
 
 /// A message to publish: persistent, and routed by `key`.
@@ -34,43 +34,37 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Any bytes.
     pub(crate) fn raw(body: impl Into<Vec<u8>>) -> Self {
         let properties = BasicProperties::default().with_delivery_mode(2);
         Self { key: String::new(), body: body.into(), properties, headers: FieldTable::default() }
     }
 
-    /// A step event, its routing key the campaign's id.
+    /// A step event whose routing key is the campaign's id.
     pub(crate) fn event(event: &Value) -> Self {
         Self::raw(event.to_string()).key(event["campaignId"].as_str().unwrap_or_default())
     }
 
-    /// With a routing key.
     pub(crate) fn key(mut self, key: &str) -> Self {
         key.clone_into(&mut self.key);
         self
     }
 
-    /// With a `message_id`.
     pub(crate) fn id(mut self, id: &str) -> Self {
         self.properties = self.properties.with_message_id(id.into());
         self
     }
 
-    /// With an `expiration`, in milliseconds.
     pub(crate) fn expiration(mut self, milliseconds: u32) -> Self {
         self.properties = self.properties.with_expiration(milliseconds.to_string().into());
         self
     }
 
-    /// With a header.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name.into(), AMQPValue::LongString(value.into()));
         self
     }
 }
 
-/// A record read from a stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) offset: i64,
@@ -79,13 +73,13 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Its body as JSON; panics where it is none.
+    /// Panics if the body is not JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// A header of text.
+    /// The value of a header that is text.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         match self.properties.headers().as_ref()?.inner().get(name)? {
             AMQPValue::LongString(text) => Some(text.to_string()),
@@ -95,46 +89,45 @@ impl Record {
     }
 }
 
-/// For a node to start, or to go on after a partition.
+/// A node needs this long at most to start, or to resume after a partition.
 const NODE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A connection of the test's own. Everything panics where the broker refuses.
+/// A connection of the test. Every method panics if the broker refuses, unless it returns a result.
 pub(crate) struct Amqp {
     connection: Connection,
 }
 
 impl Amqp {
-    /// Connects to a broker.
     pub(crate) async fn connect(url: &str) -> Self {
         let connection = Connection::connect(url, ConnectionProperties::default().with_connection_name("test".into()));
         Self { connection: connection.await.expect("a connection to the broker") }
     }
 
-    /// Connects to a node that may still be starting, or may have paused itself.
+    /// Retries, because the node may be starting or may have paused itself.
     pub(crate) async fn connect_with_retry(url: &str) -> Self {
         let properties = ConnectionProperties::default().with_connection_name("test".into());
         let connect = async || Connection::connect(url, properties.clone()).await.ok();
         Self { connection: wait_until("a connection to the broker", NODE_TIMEOUT, connect).await }
     }
 
-    /// A new channel, for what is not here.
+    /// A new channel, for operations that have no method here.
     pub(crate) async fn channel(&self) -> Channel {
         self.connection.create_channel().await.expect("a channel")
     }
 
-    /// Publishes a step event to the exchange of `prefix`; the broker has confirmed it.
+    /// Publishes a step event to the exchange of `prefix`, and waits for the confirm.
     pub(crate) async fn publish_event(&self, prefix: &str, event: &Value) {
         self.publish(&format!("{prefix}.events"), [Message::event(event)]).await;
     }
 
-    /// Publishes step events to the exchange of `prefix`; the broker has confirmed them all.
+    /// Publishes step events to the exchange of `prefix`, and waits for all confirms.
     pub(crate) async fn publish_events<'a>(&self, prefix: &str, events: impl IntoIterator<Item = &'a Value>) {
         self.publish(&format!("{prefix}.events"), events.into_iter().map(Message::event)).await;
     }
 
-    /// Publishes messages to an exchange, many at a time; the broker has routed and confirmed them all.
+    /// Publishes messages to an exchange concurrently, and waits until all are routed and confirmed.
     pub(crate) async fn publish(&self, exchange: &str, messages: impl IntoIterator<Item = Message>) {
-        // A channel of its own: whoever else published on it would take some of these confirms.
+        // A separate channel, because another publisher on it would receive some of these confirms.
         let channel = self.channel().await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -154,9 +147,9 @@ impl Amqp {
         channel.close(200, "done".into()).await.expect("the channel closes");
     }
 
-    /// How many messages wait in a queue, without those in a consumer's hands; `None` where there is no such queue.
+    /// The number of ready messages, without unacknowledged ones. `None` if the queue does not exist.
     pub(crate) async fn depth(&self, queue: &str) -> Option<u32> {
-        // A queue that is not there costs the channel.
+        // A missing queue closes the channel.
         let channel = self.connection.create_channel().await.ok()?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await.ok()?;
@@ -164,7 +157,7 @@ impl Amqp {
         Some(queue.message_count())
     }
 
-    /// Waits until so many messages wait in a queue; panics with the last number seen otherwise.
+    /// Waits until a queue has `depth` ready messages. Panics with the last depth seen.
     #[track_caller]
     pub(crate) fn wait_for_depth(&self, queue: &str, depth: u32) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -179,7 +172,8 @@ impl Amqp {
         }
     }
 
-    /// Reads a stream from its first record until what has been read is `enough`; panics with it otherwise.
+    /// Reads a stream from its first record until `enough` holds for the records. Panics with the number of records
+    /// seen.
     #[track_caller]
     pub(crate) fn read_stream(
         &self,
@@ -189,7 +183,7 @@ impl Amqp {
         self.read_stream_within(DEFAULT_TIMEOUT, stream, enough)
     }
 
-    /// As [`read_stream`](Self::read_stream), with a deadline of its own.
+    /// Like [`read_stream`](Self::read_stream), with a deadline.
     #[track_caller]
     pub(crate) fn read_stream_within(
         &self,
@@ -208,9 +202,9 @@ impl Amqp {
                 let Ok(delivery) = tokio::time::timeout(left, consumer.next()).await else {
                     let last: Vec<_> = records.iter().rev().take(20).map(describe_record).collect();
                     let seen = format!("{} records, the last first: {last:#?}", records.len());
-                    panic!("waited {deadline:?} in vain ({caller}) for records of {stream}; there are {seen}");
+                    panic!("no expected records in {stream} within {deadline:?} ({caller}): {seen}");
                 };
-                let delivery = delivery.expect("the stream goes on").expect("a record");
+                let delivery = delivery.expect("the consumer is open").expect("a record");
                 if (records.len() + 1) % usize::from(STREAM_PREFETCH / 2) == 0 {
                     delivery.acker.ack(BasicAckOptions { multiple: true }).await.expect("an acknowledgement");
                 }
@@ -221,7 +215,8 @@ impl Amqp {
         }
     }
 
-    /// Reads a stream from its first record until none has come for this long. Fails where this node has no copy of it.
+    /// Reads a stream from its first record until none arrives for `quiet`. Fails if this node has no copy of the
+    /// stream.
     pub(crate) async fn read_stream_until_quiet(&self, stream: &str, quiet: Duration) -> lapin::Result<Vec<Record>> {
         let channel = self.connection.create_channel().await?;
         let mut consumer = consume_stream(&channel, stream).await?;
@@ -235,10 +230,10 @@ impl Amqp {
         Ok(records)
     }
 
-    /// Takes each message of a queue and rejects it, so that the delivery limit counts, until `enough` has come about.
+    /// Consumes and rejects each message of a queue, so that the delivery limit counts, until `enough` completes.
     pub(crate) async fn requeue_until<T>(&self, queue: &str, enough: impl Future<Output = T>) -> T {
         let channel = self.channel().await;
-        channel.basic_qos(1, BasicQosOptions::default()).await.expect("a window");
+        channel.basic_qos(1, BasicQosOptions::default()).await.expect("a prefetch");
         let consumer =
             channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
         let mut consumer = consumer.await.expect("a consumer");
@@ -246,7 +241,7 @@ impl Amqp {
             while let Some(delivery) = consumer.next().await {
                 let delivery = delivery.expect("a delivery");
                 // RabbitMQ 4.3 does not count `basic.nack` towards the delivery limit.
-                delivery.acker.reject(BasicRejectOptions { requeue: true }).await.expect("given back");
+                delivery.acker.reject(BasicRejectOptions { requeue: true }).await.expect("the message is requeued");
             }
         };
         let enough = tokio::select! {
@@ -257,7 +252,7 @@ impl Amqp {
         enough
     }
 
-    /// Takes all messages that a queue has now, and answers their bodies.
+    /// Consumes all ready messages of a queue, and returns their bodies.
     pub(crate) async fn take_all_messages(&self, queue: &str) -> Vec<Vec<u8>> {
         let channel = self.channel().await;
         let mut bodies = Vec::new();
@@ -269,8 +264,7 @@ impl Amqp {
         bodies
     }
 
-    /// Rejects this many messages of a queue, as the management page does: the broker does not requeue them. Answers their
-    /// bodies.
+    /// Rejects `count` messages of a queue without requeuing, as the management page does. Returns their bodies.
     pub(crate) async fn reject(&self, queue: &str, count: usize) -> Vec<Vec<u8>> {
         let channel = self.channel().await;
         let mut bodies = Vec::new();
@@ -284,7 +278,6 @@ impl Amqp {
         bodies
     }
 
-    /// Deletes a queue or a stream with all it holds, as an operator may.
     pub(crate) async fn delete_queue(&self, queue: &str) {
         let channel = self.channel().await;
         channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("the queue is deleted");
@@ -306,7 +299,7 @@ impl Amqp {
     }
 }
 
-/// A consumer of a stream, from its first record on.
+/// Consumes a stream from its first record.
 async fn consume_stream(channel: &Channel, stream: &str) -> lapin::Result<Consumer> {
     channel.basic_qos(STREAM_PREFETCH, BasicQosOptions::default()).await?;
     let mut arguments = FieldTable::default();
@@ -326,7 +319,7 @@ async fn expect_confirm(confirm: Option<PublisherConfirm>, exchange: &str) {
     let Some(confirm) = confirm else { return };
     match confirm.await.expect("the broker's confirm") {
         Confirmation::Ack(None) => (),
-        other => panic!("a message to {exchange} was refused or not routed: {other:?}"),
+        other => panic!("a message to {exchange} was rejected or not routed: {other:?}"),
     }
 }
 

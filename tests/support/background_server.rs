@@ -1,19 +1,18 @@
-//! A thread with a runtime of its own, for the servers the tests bring along: a test that blocks its runtime or fills its
-//! processor does not slow them, and they end with the value that owns them.
+//! A thread with its own runtime for the servers of the tests. A test that blocks its runtime does not slow the server.
 
 use std::future::Future;
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-/// Owns the thread; ends it, and all its tasks, when dropped.
+/// Dropping this ends the thread and all its tasks.
 pub(crate) struct BackgroundServer {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl BackgroundServer {
-    /// Runs the future that `serve` makes, and whatever it spawns.
+    /// Runs the future that `serve` returns, and all tasks that it spawns.
     pub(crate) fn start<F: Future<Output = ()>>(name: &str, serve: impl FnOnce() -> F + Send + 'static) -> Self {
         let (stop, stopped) = oneshot::channel();
         let body = move || {
@@ -34,7 +33,7 @@ impl Drop for BackgroundServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // Its panic, if any, has been printed already.
+            // A panic of the thread was already printed.
             let _ = thread.join();
         }
     }

@@ -1,5 +1,5 @@
-//! RabbitMQ nodes, each run by `scripts/rabbitmq-node` in a temporary folder. The script watches its standard input, whose
-//! other end is held here: a node ends when its [`Broker`] is dropped, and when the test process ends, however that comes.
+//! RabbitMQ nodes, each run by `scripts/rabbitmq-node` in a temporary folder. The script ends its node when its
+//! standard input closes: when the [`Broker`] is dropped or the test process ends.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -15,30 +15,31 @@ use super::network::Host;
 use super::unique::free_port;
 use super::wait::{DEFAULT_TIMEOUT, wait_until};
 
-/// Runs the version that the variable `RABBITMQ` names, and says which.
+/// Runs the version that the variable `RABBITMQ` names.
 pub(crate) const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node");
 
-/// `PORT:FOLDER` of a node that the test processes share (`scripts/with-test-broker`).
+/// `PORT:FOLDER` of a node that test processes share (`scripts/with-test-broker`).
 const SHARED_NODE_VARIABLE: &str = "TEST_BROKER";
 
-/// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
+/// A node ends within this time after a request. The script itself kills the node after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Between two equal calls of `rabbitmqctl`, which takes half a second of CPU. A test that waits for a change repeats a call.
+/// The pause between two equal calls of `rabbitmqctl`. A test that polls repeats a call, and each call needs half a
+/// second of CPU.
 const CTL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What makes a node one of a cluster.
+/// The cluster settings of a node.
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
-    /// The port of the epmd of all; in a network of their own each node has one on this port.
+    /// The port of the epmd that all nodes share. In a network namespace each node has its own epmd on this port.
     pub(super) epmd: u16,
-    /// The name of a node to join at the first start, without `waypost-`: its port, or its port and namespace.
+    /// The node to join at the first start, without `waypost-`: its port, or its port and namespace.
     pub(super) join: Option<String>,
-    /// The network namespace that it runs in.
+    /// The network namespace of the node.
     pub(super) host: Option<Host>,
 }
 
-/// The version of RabbitMQ that all nodes run, such as `4.3.6`.
+/// The version of all nodes, such as `4.3.6`.
 pub(crate) fn broker_version() -> String {
     let output =
         Command::new(NODE_SCRIPT).arg("--version").output().unwrap_or_else(|error| panic!("{NODE_SCRIPT}: {error}"));
@@ -46,22 +47,22 @@ pub(crate) fn broker_version() -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// A RabbitMQ node on a port and a folder of its own, both kept over restarts.
+/// A RabbitMQ node. Its port and folder stay the same over restarts.
 pub(crate) struct Broker {
     folder: PathBuf,
     port: u16,
     plugins: &'static [&'static str],
     membership: Option<Membership>,
     script: Mutex<Option<Child>>,
-    /// When each call of `rabbitmqctl` last ended.
+    /// When each call of `rabbitmqctl` last ended, by its arguments.
     last_calls: Mutex<BTreeMap<String, Instant>>,
-    // Last to be dropped: removes the folder where the script has not. `None` for the node of another process.
+    // Dropped last: removes the folder if the script did not. `None` for a node of another process.
     _temporary: Option<TempDir>,
 }
 
 impl Broker {
     /// The node that tests share: the node of `scripts/with-test-broker`, or a node of this process, started at first
-    /// use. Each test takes a prefix of its own ([`unique`](super::unique())), and leaves the node as a whole alone.
+    /// use. Each test uses its own prefix ([`unique`](super::unique())), and does not change the node.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         let start = || match std::env::var(SHARED_NODE_VARIABLE) {
@@ -71,7 +72,7 @@ impl Broker {
         run_blocking(move || SHARED.get_or_init(start)).await
     }
 
-    /// A node that another process has started; `node` is `PORT:FOLDER`.
+    /// A node that another process started. `node` is `PORT:FOLDER`.
     fn running_at(node: &str) -> Self {
         let parts = node.split_once(':').and_then(|(port, folder)| Some((port.parse().ok()?, folder)));
         let (port, folder) = parts.unwrap_or_else(|| panic!("{SHARED_NODE_VARIABLE} is not PORT:FOLDER: {node}"));
@@ -80,28 +81,29 @@ impl Broker {
         Self { folder, port, plugins, membership, script, last_calls: Mutex::default(), _temporary: None }
     }
 
-    /// A node of the test's own, to be killed, stopped, blocked and started again.
+    /// A node of this test, which may kill, stop or block it.
     pub(crate) async fn private() -> Self {
         run_blocking(|| Self::start_new(&[])).await
     }
 
-    /// The same with plugins.
+    /// Like [`private`](Self::private), with plugins.
     pub(crate) async fn private_with(plugins: &'static [&'static str]) -> Self {
         run_blocking(|| Self::start_new(plugins)).await
     }
 
-    /// The same with these lines in its `rabbitmq.conf`; `config` is given a port for it.
+    /// Like [`private`](Self::private), with lines for `rabbitmq.conf`. `config` receives a free port for them.
     pub(crate) async fn private_configured(config: impl FnOnce(u16) -> String + Send + 'static) -> (Self, u16) {
         let port = free_port();
         let start = move || {
             let temporary = temporary_folder();
-            std::fs::write(temporary.path().join("rabbitmq.conf"), config(port)).expect("written");
+            std::fs::write(temporary.path().join("rabbitmq.conf"), config(port)).expect("rabbitmq.conf is written");
             Self::start_in(temporary, free_port(), &[], None)
         };
         (run_blocking(start).await, port)
     }
 
-    /// A node of the test's own with plugins; `prepare` writes its settings into its folder and is given a port for them.
+    /// Like [`private`](Self::private), with plugins. `prepare` writes settings into the node's folder and receives a
+    /// free port for them.
     pub(crate) async fn private_prepared(
         plugins: &'static [&'static str],
         prepare: impl FnOnce(&Path, u16) + Send + 'static,
@@ -115,7 +117,7 @@ impl Broker {
         (run_blocking(start).await, port)
     }
 
-    /// A node of the test's own with the management API, and that API's address.
+    /// Returns a node with the management plugin, and the address of the management API.
     pub(crate) async fn private_managed() -> (Self, String) {
         let prepare = |folder: &Path, port: u16| {
             let config = format!("management.tcp.port = {port}\nmanagement.tcp.ip = 127.0.0.1\n");
@@ -125,7 +127,7 @@ impl Broker {
         (broker, format!("http://127.0.0.1:{port}"))
     }
 
-    /// A node of a cluster; `prepare` writes into its folder what they have in common.
+    /// A node of a cluster. `prepare` writes shared files into its folder.
     pub(super) async fn member(
         port: u16,
         membership: Membership,
@@ -154,17 +156,17 @@ impl Broker {
         Self { folder, port, plugins, membership, script, last_calls: Mutex::default(), _temporary: Some(temporary) }
     }
 
-    /// Where it takes AMQP connections, as `WAYPOST_BROKER__URL` has it.
+    /// The AMQP URL, for `WAYPOST_BROKER__URL`.
     pub(crate) fn url(&self) -> String {
         format!("amqp://guest:guest@{}/%2f", self.address())
     }
 
-    /// The address it listens on.
+    /// The address of the AMQP listener.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host().map_or(Ipv4Addr::LOCALHOST.into(), |host| host.address), self.port)
     }
 
-    /// As Erlang knows it, and `scripts/rabbitmq-node` names it.
+    /// The Erlang node name, as `scripts/rabbitmq-node` sets it.
     pub(crate) fn name(&self) -> String {
         format!("waypost-{}@{}", self.port, self.host().map_or("localhost", |host| &host.namespace))
     }
@@ -173,15 +175,15 @@ impl Broker {
         self.membership.as_ref()?.host.as_ref()
     }
 
-    /// The port it listens on.
+    /// The port of the AMQP listener.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Kills the node as a power cut would (`kill -9`), and waits until it is gone.
+    /// Kills the node with `kill -9`, like a power cut, and waits until the process ends.
     pub(crate) async fn kill(&self) {
-        // RabbitMQ answers a declaration about a second before the new queue is in its register on disk (3.10.8, ra 2.2.0).
-        // Killed in between, it comes back with the queue there and all its confirmed messages lost: not our promise.
+        // RabbitMQ confirms a declaration about a second before the new queue is in its register on disk (3.10.8, ra
+        // 2.2.0). A node killed in between restarts with an empty queue. Waypost makes no promise about that.
         wait_until("the register of quorum queues", DEFAULT_TIMEOUT, async || {
             self.all_queues_registered().then_some(())
         })
@@ -190,35 +192,35 @@ impl Broker {
         self.wait_for_exit().await;
     }
 
-    /// What the node has logged since its first start. Erlang does not keep to UTF-8 there.
+    /// The log of the node since its first start. Erlang may write bytes that are not UTF-8.
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read(self.folder.join("log")).expect("the log of the node");
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Has the node stand still (SIGSTOP), until [`resume`](Self::thaw).
+    /// Suspends the process (SIGSTOP). [`resume`](Self::resume) continues it.
     pub(crate) fn suspend(&self) {
         send_signal("-STOP", &self.pid());
     }
 
-    /// Has the node go on after [`suspend`](Self::freeze).
+    /// Continues the process after [`suspend`](Self::suspend).
     pub(crate) fn resume(&self) {
         send_signal("-CONT", &self.pid());
     }
 
-    /// The id of the Erlang VM's process.
+    /// The process id of the Erlang VM.
     pub(crate) fn pid(&self) -> String {
         std::fs::read_to_string(self.folder.join("pid")).expect("the pid of the node").trim().to_owned()
     }
 
-    /// Stops the node in an orderly way, and waits until it is gone.
+    /// Stops the node cleanly, and waits until the process ends.
     pub(crate) async fn stop(&self) {
         let pid = self.script.lock().expect("the script's handle").as_ref().expect("a running node").id();
         send_signal("-TERM", &pid.to_string());
         self.wait_for_exit().await;
     }
 
-    /// Starts the node again after [`kill`](Self::kill) or [`stop`](Self::stop), with its data and on its port.
+    /// Starts the node after [`kill`](Self::kill) or [`stop`](Self::stop), with the same data and port.
     pub(crate) async fn start(&self) {
         assert!(self.script.lock().expect("the script's handle").is_none(), "the node is running");
         let (folder, port, plugins, membership) =
@@ -227,12 +229,12 @@ impl Broker {
         *self.script.lock().expect("the script's handle") = Some(script);
     }
 
-    /// Runs `rabbitmqctl` against the node and gives back what it printed; panics where it fails. Takes about a second.
+    /// Runs `rabbitmqctl` against the node and returns its output. Panics on an error. Takes about a second.
     pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
         self.try_ctl(arguments).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// As [`ctl`](Self::ctl), where the node may be away.
+    /// Like [`ctl`](Self::ctl), for a node that may be down.
     pub(crate) async fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         self.pace(arguments).await;
         let output = self.run_ctl(arguments).await;
@@ -240,7 +242,7 @@ impl Broker {
         output
     }
 
-    /// Waits until [`CTL_INTERVAL`] after the same call.
+    /// Waits until [`CTL_INTERVAL`] has passed since the same call.
     async fn pace(&self, arguments: &[&str]) {
         let last = self.last_calls.lock().expect("the times of calls").get(&arguments.join(" ")).copied();
         if let Some(last) = last {
@@ -259,8 +261,8 @@ impl Broker {
         Err(format!("rabbitmqctl {arguments:?}: {}: {error}", output.status))
     }
 
-    /// The queues and streams of a prefix, each with its messages, those in a consumer's hands included. RabbitMQ brings
-    /// the numbers up to date every five seconds; [`Amqp::depth`](super::Amqp::depth) is exact.
+    /// The queues and streams of a prefix, each with its number of messages, unacknowledged ones included. RabbitMQ
+    /// updates the numbers every five seconds. [`Amqp::depth`](super::Amqp::depth) is exact.
     pub(crate) async fn queues(&self, prefix: &str) -> BTreeMap<String, u64> {
         let listing = self.ctl(&["list_queues", "--no-table-headers", "name", "messages"]).await;
         let parse = |line: &str| {
@@ -270,8 +272,8 @@ impl Broker {
         listing.lines().filter_map(parse).filter(|(name, _)| name.starts_with(&format!("{prefix}."))).collect()
     }
 
-    /// Whether the register of every Raft system (`names.dets`) on disk has each of its queues, which have a folder beside
-    /// it called by the name under which they are registered.
+    /// Returns whether `names.dets` of every Raft system lists each queue on disk. A queue on disk is a folder beside
+    /// that file, with the name of the queue's registration.
     fn all_queues_registered(&self) -> bool {
         let folders = |folder: PathBuf| {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -300,7 +302,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if let Some(mut script) = self.script.lock().ok().and_then(|mut script| script.take()) {
-            // The script ends the node at once when this closes.
+            // The script ends the node when this closes.
             drop(script.stdin.take());
             let _ = script.wait();
         }
@@ -311,7 +313,7 @@ fn temporary_folder() -> TempDir {
     tempfile::Builder::new().prefix("waypost-broker-").tempdir().expect("a temporary folder")
 }
 
-/// Starts the script and waits for the node; panics with the end of its log where it does not start.
+/// Starts the script and waits for the node. Panics with the end of the node's log if the node does not start.
 fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<&Membership>) -> Child {
     let mut command = Command::new(NODE_SCRIPT);
     if let Some(host) = membership.and_then(|membership| membership.host.as_ref()) {
@@ -344,13 +346,13 @@ fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<&Me
     script
 }
 
-/// Sends a signal by process id. The crate forbids unsafe code, and with it the system call.
+/// Uses the command `kill`, because the crate forbids unsafe code.
 pub(super) fn send_signal(signal: &str, pid: &str) {
     let status = Command::new("kill").args([signal, pid]).status().expect("kill runs");
     assert!(status.success(), "kill {signal} {pid}: {status}");
 }
 
-/// Runs what blocks without blocking the test's runtime.
+/// Runs blocking work outside the test's runtime.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

@@ -1,11 +1,11 @@
-//! Deletes what a test has declared at the shared node. A quorum queue costs the node CPU even if nobody uses it.
+//! Deletes the objects that a test declared at the shared node. Even an unused quorum queue costs the node CPU.
 
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::{Connection, ConnectionProperties};
 use waypost_broker::delay_queues::DelayQueue;
 use waypost_broker::names::Names;
 
-/// The broker objects of a prefix, without shards. Dropped, it deletes them: the last field of its owner, after the worker.
+/// The broker objects of a prefix without shards. Deletes them when dropped, so it must be dropped after the worker.
 pub(crate) struct BrokerObjects {
     url: String,
     names: Names,
@@ -44,11 +44,11 @@ impl Drop for BrokerObjects {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(self.delete())
         };
-        // A test's own runtime can't wait here.
+        // The test's own runtime can't block here.
         let deleted = std::thread::scope(|scope| scope.spawn(delete).join());
         if !matches!(deleted, Ok(Ok(()))) {
-            // The objects disturb nobody: other tests have other prefixes.
-            eprintln!("the broker objects of {} were not deleted: {deleted:?}", self.names.prefix());
+            // Objects that are left disturb no test, because each test has its own prefix.
+            eprintln!("could not delete the broker objects of {}: {deleted:?}", self.names.prefix());
         }
     }
 }

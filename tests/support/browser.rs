@@ -1,5 +1,5 @@
-//! A person's browser: a real Chromium without a window, told what to do in words a person would use: "click the button Save", "wait
-//! until the page says so". Each has a profile of its own, and ends when it is dropped.
+//! A headless Chromium, driven by what a user sees: `click` the button "Save", wait for a text. Each browser has its
+//! own profile, and ends when it is dropped.
 //!
 //! ```ignore
 //! let browser = Browser::at(&waypost.url("")).await;
@@ -38,8 +38,8 @@ pub(crate) use locators::{
 pub(crate) use page_checks::CHECKED_WIDTHS;
 pub(crate) use thirtyfour::Key;
 
-/// As root Chromium has no sandbox; where there is no way out it shall not look for one; and what it shares between its processes may
-/// be more than a container has room for.
+/// Chromium has no sandbox as root. It must not search for a proxy. The shared memory of a container may be too small
+/// for it.
 const CHROMIUM_FLAGS: [&str; 9] = [
     "--headless",
     "--no-sandbox",
@@ -52,32 +52,32 @@ const CHROMIUM_FLAGS: [&str; 9] = [
     "--disable-sync",
 ];
 
-/// A usual width of a window on a desk.
+/// A usual window width on a desktop.
 const DESKTOP_WIDTH: u32 = 1440;
 
-/// Up to this width a screen is a telephone's.
+/// Screens up to this width are emulated as a phone.
 const MAX_PHONE_WIDTH: u32 = 600;
 
-/// More `Tab`s than any page has places for the focus.
+/// More than the number of focusable elements on any page.
 const MAX_TABS: usize = 200;
 
-/// Which colours a person prefers.
+/// `prefers-color-scheme`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Light,
     Dark,
 }
 
-/// How much movement a person can bear.
+/// `prefers-reduced-motion`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Motion {
     Any,
     Reduced,
 }
 
-/// A browser with one page, which is at first empty.
+/// A browser with one page, initially empty.
 pub(crate) struct Browser {
-    /// Where paths lead.
+    /// The URL that paths are relative to.
     base: String,
     width: AtomicU32,
     timeout: Duration,
@@ -86,11 +86,11 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts one for the pages of a server (`http://127.0.0.1:8080`): 1440 wide, in light colours.
+    /// Opens a browser for the pages of a server (`http://127.0.0.1:8080`), 1440 wide and in light colors.
     pub(crate) async fn start(base: &str) -> Self {
         let driver = run_blocking(Driver::start).await;
         let session =
-            start_session(&driver.url()).await.unwrap_or_else(|error| panic!("no browser could be started: {error}"));
+            start_session(&driver.url()).await.unwrap_or_else(|error| panic!("could not start a browser: {error}"));
         let base = base.trim_end_matches('/').to_owned();
         let browser =
             Self { base, width: AtomicU32::new(DESKTOP_WIDTH), timeout: DEFAULT_TIMEOUT, session, _driver: driver };
@@ -98,7 +98,7 @@ impl Browser {
         browser
     }
 
-    /// From now on waits no longer than this for anything, for when it is in vain.
+    /// Changes how long methods wait for their condition.
     pub(crate) fn set_timeout(&mut self, patience: Duration) {
         self.timeout = patience;
     }
@@ -109,13 +109,13 @@ impl Browser {
         self.session.goto(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
-    /// The path of the page, with its query.
+    /// The path and query of the current page.
     pub(crate) async fn path(&self) -> String {
         let url = self.session.current_url().await.unwrap_or_else(|error| panic!("the page's URL: {error}"));
         url.as_str().strip_prefix(&self.base).unwrap_or(url.as_str()).to_owned()
     }
 
-    /// Waits until the page is this one.
+    /// Waits until the current page has this path and query.
     #[track_caller]
     pub(crate) fn wait_for_path(&self, path: &str) -> impl Future<Output = ()> {
         self.retry(format!("be at {path}"), async move || {
@@ -124,17 +124,16 @@ impl Browser {
         })
     }
 
-    /// Goes back to the page before.
     pub(crate) async fn back(&self) {
         self.session.back().await.unwrap_or_else(|error| panic!("back: {error}"));
     }
 
-    /// Loads the page again.
     pub(crate) async fn reload(&self) {
         self.session.refresh().await.unwrap_or_else(|error| panic!("reload: {error}"));
     }
 
-    /// Gives the page a screen of this width. A narrow one is a telephone's: what the page says of its viewport counts there.
+    /// Sets the width of the screen. A narrow screen is emulated as a phone, which respects the page's viewport
+    /// settings.
     pub(crate) async fn resize(&self, width: u32) {
         let (height, mobile) = if width < MAX_PHONE_WIDTH { (740, true) } else { (900, false) };
         let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile });
@@ -142,12 +141,11 @@ impl Browser {
         self.width.store(width, Ordering::Relaxed);
     }
 
-    /// The width of the screen.
     pub(crate) fn width(&self) -> u32 {
         self.width.load(Ordering::Relaxed)
     }
 
-    /// Tells pages what the person prefers.
+    /// Sets the media preferences that pages see.
     pub(crate) async fn emulate_media(&self, scheme: Scheme, motion: Motion) {
         let scheme = if scheme == Scheme::Dark { "dark" } else { "light" };
         let motion = if motion == Motion::Reduced { "reduce" } else { "no-preference" };
@@ -158,7 +156,7 @@ impl Browser {
         self.devtools_or_panic("Emulation.setEmulatedMedia", json!({ "features": features })).await;
     }
 
-    /// Clicks a thing, once it is there and nothing is in the way.
+    /// Clicks an element, once it exists and nothing covers it.
     #[track_caller]
     pub(crate) fn click(&self, thing: &Locator) -> impl Future<Output = ()> {
         self.retry(format!("click the {thing}"), async move || {
@@ -166,7 +164,7 @@ impl Browser {
         })
     }
 
-    /// Empties a field and types a text into it.
+    /// Clears a field and types a text into it.
     #[track_caller]
     pub(crate) fn type_into(&self, thing: &Locator, text: &str) -> impl Future<Output = ()> {
         self.retry(format!("type into the {thing}"), async move || {
@@ -176,7 +174,7 @@ impl Browser {
         })
     }
 
-    /// Chooses the option of this text.
+    /// Selects the option with this text.
     #[track_caller]
     pub(crate) fn choose(&self, thing: &Locator, option: &str) -> impl Future<Output = ()> {
         self.retry(format!("choose {option:?} in the {thing}"), async move || {
@@ -185,7 +183,7 @@ impl Browser {
         })
     }
 
-    /// Presses a key, wherever the focus is.
+    /// Presses a key in the focused element.
     pub(crate) async fn press(&self, key: Key) {
         self.type_keys(&char::from(key).to_string()).await;
     }
@@ -197,13 +195,13 @@ impl Browser {
         chain.perform().await.unwrap_or_else(|error| panic!("keys: {error}"));
     }
 
-    /// Types a text, wherever the focus is.
+    /// Types a text into the focused element.
     pub(crate) async fn type_keys(&self, text: &str) {
         let chain = self.session.action_chain().send_keys(text);
         chain.perform().await.unwrap_or_else(|error| panic!("keys: {error}"));
     }
 
-    /// Presses `Tab` until the focus is on a thing, as who has no mouse does.
+    /// Presses `Tab` until an element has the focus.
     #[track_caller]
     pub(crate) fn tab_to(&self, thing: &Locator) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -221,18 +219,18 @@ impl Browser {
         }
     }
 
-    /// Waits until the focus is on a thing.
+    /// Waits until an element has the focus.
     #[track_caller]
     pub(crate) fn wait_for_focus(&self, thing: &Locator) -> impl Future<Output = ()> {
         self.retry(format!("see the focus on the {thing}"), async move || self.has_focus(thing).await)
     }
 
-    /// What the page says, as far as it can be seen, with one space between words.
+    /// The visible text of the page, with one space between words.
     pub(crate) async fn text(&self) -> String {
         collapse_whitespace(&self.script::<String>("return document.body.innerText;", Vec::new()).await)
     }
 
-    /// Waits until the page says this.
+    /// Waits until the page contains a text.
     #[track_caller]
     pub(crate) fn wait_for_text(&self, text: &str) -> impl Future<Output = ()> {
         let wanted = collapse_whitespace(text);
@@ -242,7 +240,7 @@ impl Browser {
         })
     }
 
-    /// Waits until the page does not say this any more.
+    /// Waits until the page does not contain a text.
     #[track_caller]
     pub(crate) fn wait_for_no_text(&self, text: &str) -> impl Future<Output = ()> {
         let unwanted = collapse_whitespace(text);
@@ -252,13 +250,13 @@ impl Browser {
         })
     }
 
-    /// Waits until a thing is there.
+    /// Waits until an element exists.
     #[track_caller]
     pub(crate) fn wait_for(&self, thing: &Locator) -> impl Future<Output = ()> {
         self.wait_for_at(thing, Location::caller())
     }
 
-    /// Waits until no such thing is there.
+    /// Waits until an element does not exist.
     #[track_caller]
     pub(crate) fn wait_until_gone(&self, thing: &Locator) -> impl Future<Output = ()> {
         self.retry(format!("see no {thing}"), async move || {
@@ -267,12 +265,12 @@ impl Browser {
         })
     }
 
-    /// The names of all things of a kind that are there, in the order of the page: `names(&row(""))`.
+    /// The names of all matching elements, in the order of the page: `names(&row(""))`.
     pub(crate) async fn names(&self, thing: &Locator) -> Vec<String> {
         self.all_names(thing).await.unwrap_or_else(|error| panic!("{thing}: {error}"))
     }
 
-    /// The value of a field or a choice.
+    /// The value of a field or select.
     #[track_caller]
     pub(crate) fn value(&self, thing: &Locator) -> impl Future<Output = String> {
         self.retry(format!("read the value of the {thing}"), async move || {
@@ -281,7 +279,7 @@ impl Browser {
         })
     }
 
-    /// An attribute of a thing, where it has it: `aria-expanded`, `href`.
+    /// An attribute of an element: `aria-expanded`, `href`.
     #[track_caller]
     pub(crate) fn attribute(&self, thing: &Locator, name: &str) -> impl Future<Output = Option<String>> {
         self.retry(format!("read {name} of the {thing}"), async move || {
@@ -289,7 +287,7 @@ impl Browser {
         })
     }
 
-    /// Writes what the screen shows into a file (PNG).
+    /// Writes a PNG of the visible page to a file.
     pub(crate) async fn screenshot(&self, file: &Path) {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).expect("a folder for the screenshot");
@@ -297,7 +295,7 @@ impl Browser {
         self.session.screenshot(file).await.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
 
-    /// Runs a script on the page, beyond its content security policy, and gives back what it returns.
+    /// Runs a script on the page and returns its result. The content security policy does not apply to it.
     pub(crate) async fn script<T: DeserializeOwned>(&self, script: &str, arguments: Vec<Value>) -> T {
         let returned = self.session.execute(script, arguments).await;
         returned.and_then(|value| value.convert()).unwrap_or_else(|error| panic!("a script on the page: {error}"))
@@ -306,12 +304,12 @@ impl Browser {
     fn wait_for_at(&self, thing: &Locator, caller: &'static Location<'static>) -> impl Future<Output = ()> {
         self.retry_at(caller, format!("see the {thing}"), async move || {
             let names = self.all_names(thing).await?;
-            // Says what there is instead.
+            // The error lists the elements that exist instead.
             if names.is_empty() { self.find(thing).await.map(drop) } else { Ok(()) }
         })
     }
 
-    /// Tries again and again until it is done; panics with what was in the way, and with what the page says.
+    /// Retries until `attempt` succeeds. Panics with the last error and the text of the page.
     #[track_caller]
     fn retry<T>(&self, what: String, attempt: impl AsyncFnMut() -> QueryResult<T>) -> impl Future<Output = T> {
         self.retry_at(Location::caller(), what, attempt)
@@ -336,7 +334,7 @@ impl Browser {
             Some(done) => done,
             None => {
                 let says = self.try_text().await.unwrap_or_default();
-                panic!("could not {what}: {obstacle} ({caller})\n{} says: {says}", self.path().await)
+                panic!("could not {what}: {obstacle} ({caller})\n{} shows: {says}", self.path().await)
             }
         }
     }
@@ -347,7 +345,7 @@ impl Browser {
         Ok(collapse_whitespace(&text))
     }
 
-    /// Delays each response by this time from now on.
+    /// Delays each response.
     pub(crate) async fn delay_responses(&self, delay: Duration) {
         self.devtools_or_panic("Network.enable", json!({})).await;
         let conditions =
@@ -355,7 +353,7 @@ impl Browser {
         self.devtools_or_panic("Network.emulateNetworkConditions", conditions).await;
     }
 
-    /// A command of Chromium's own protocol, for what WebDriver has no word for.
+    /// Sends a command of the Chrome DevTools Protocol, for what WebDriver can't do.
     async fn devtools(&self, method: &str, parameters: Value) -> QueryResult<Value> {
         self.session.cdp().send_raw(method, parameters).await.map_err(|error| format!("{method}: {error}"))
     }
@@ -367,14 +365,14 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The session ends with the driver's process; to end it first would only take time. It may have ended already.
+        // The driver's process ends the session. The session may have ended already.
         let _ = self.session.clone().leak();
     }
 }
 
-/// Has the driver start its browser.
 async fn start_session(driver: &str) -> thirtyfour::error::WebDriverResult<WebDriver> {
-    // The client is not built without one, though it speaks in the clear. Another test may have been first.
+    // The client can't be built without a crypto provider, although it uses plain HTTP. Another test may have installed
+    // one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().no_proxy().timeout(DEFAULT_TIMEOUT * 2).build().expect("an HTTP client");
     let mut capabilities = DesiredCapabilities::chrome();

@@ -1,6 +1,5 @@
-//! A cluster of RabbitMQ nodes on this machine: each a [`Broker`] with ports and a folder of its own, to be killed and
-//! started again; all with one cookie, and one epmd through which they find each other. In a [`Network`] each has an address and an epmd
-//! of its own.
+//! A cluster of RabbitMQ nodes on this machine. Each is a [`Broker`], which a test can kill and start again. All share
+//! a cookie and one epmd. In a [`Network`] each node has its own address and epmd.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -12,10 +11,10 @@ use super::network::{Host, Network};
 use super::unique::{free_port, unique};
 use super::wait::{DEFAULT_TIMEOUT, wait_until};
 
-/// Runs epmd until its standard input closes: with the test process, however that ends.
+/// Runs epmd until its standard input closes, which happens at the latest when the test process ends.
 const EPMD_SCRIPT: &str = "\"$0\" --epmd \"$1\" </dev/null >/dev/null 2>&1 & trap \"kill $!\" EXIT; read -r _";
 
-/// Nodes that are one cluster.
+/// The nodes of one cluster.
 pub(crate) struct Cluster {
     nodes: Vec<Broker>,
     // Dropped after the nodes.
@@ -24,7 +23,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one of so many nodes: the first alone, and then all others, which join it.
+    /// Starts a cluster of `count` nodes: the first alone, then the others, which join it.
     pub(crate) async fn start(count: usize) -> Self {
         let epmd = Epmd::start();
         wait_until("epmd", DEFAULT_TIMEOUT, async || TcpStream::connect(("127.0.0.1", epmd.port)).ok()).await;
@@ -32,7 +31,8 @@ impl Cluster {
         Self::start_on(vec![None; count], port, Some(epmd), None, nothing).await
     }
 
-    /// Starts one with a node on each host of a network; `prepare` writes into the folder of each node, by its number.
+    /// Starts a cluster with one node on each host of a network. `prepare` writes into the folder of each node, by its
+    /// number.
     pub(crate) async fn start_in(network: Network, prepare: impl Fn(&Path, usize) + Clone + Send + 'static) -> Self {
         let hosts = network.hosts().iter().cloned().map(Some).collect();
         Self::start_on(hosts, free_port(), None, Some(network), prepare).await
@@ -70,17 +70,17 @@ impl Cluster {
         cluster
     }
 
-    /// The network between its nodes, if they have one of their own.
+    /// The network between the nodes, if they have one of their own.
     pub(crate) fn network(&self) -> Option<&Network> {
         self.network.as_ref()
     }
 
-    /// Its nodes, in the order in which they were started.
+    /// The nodes in the order of their start.
     pub(crate) fn nodes(&self) -> &[Broker] {
         &self.nodes
     }
 
-    /// The node that leads a quorum queue; none while it has no leader, or nobody can tell.
+    /// The index of the node that leads a quorum queue. `None` if there is no leader or no node answers.
     pub(crate) async fn leader_of(&self, queue: &str) -> Option<usize> {
         let leader =
             self.ctl(&["list_queues", "--no-table-headers", "name", "leader"]).await?.lines().find_map(|line| {
@@ -90,7 +90,7 @@ impl Cluster {
         self.nodes.iter().position(|node| node.name() == leader)
     }
 
-    /// Runs `rabbitmqctl` against the first node that answers; none where none does.
+    /// Runs `rabbitmqctl` against the first node that answers. `None` if no node answers.
     pub(crate) async fn ctl(&self, arguments: &[&str]) -> Option<String> {
         for node in &self.nodes {
             if let Ok(answer) = node.try_ctl(arguments).await {
@@ -100,7 +100,7 @@ impl Cluster {
         None
     }
 
-    /// How many nodes the first one sees running, itself included.
+    /// The number of running nodes that the first node sees, itself included.
     async fn running_nodes(&self) -> usize {
         let status = self.nodes[0].ctl(&["cluster_status", "--formatter", "json"]).await;
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
@@ -108,16 +108,15 @@ impl Cluster {
     }
 }
 
-/// Writes the cookie into a node's folder.
 fn write_cookie(folder: &Path, cookie: &str) {
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = folder.join(".erlang.cookie");
-    // Erlang takes no cookie that others can read.
+    // Erlang rejects a cookie that others can read.
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(file).expect("a file");
     file.write_all(cookie.as_bytes()).expect("the cookie is written");
 }
 
-/// Erlang's register of nodes.
+/// Erlang's port mapper daemon.
 struct Epmd {
     port: u16,
     shell: Child,

@@ -1,4 +1,4 @@
-//! The product's dead letters and replays, as its API has them.
+//! Dead letters and replays over the API.
 
 use std::time::Duration;
 
@@ -9,19 +9,18 @@ use super::wait::{DEFAULT_TIMEOUT, poll_until};
 use super::waypost::{Reply, Waypost};
 
 impl Waypost {
-    /// `POST` to a path.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send(Method::POST, path, Some(body)).await
     }
 
-    /// One page of the dead letters, as the list has it: `items` and `next`.
+    /// One page of the dead letters, with `items` and `next`.
     pub(crate) async fn letter_page(&self, query: &str) -> Value {
         let reply = self.get(&with_query("/v1/dead-letters", &[query])).await;
         assert_eq!(reply.status, 200, "{query}: {reply:?}");
         reply.json()
     }
 
-    /// All dead letters that a query chooses, newest first, from the first page to the last.
+    /// All dead letters that match a query, newest first, from all pages.
     pub(crate) async fn letters(&self, query: &str) -> Vec<Value> {
         let mut letters = Vec::new();
         let mut place = String::new();
@@ -35,41 +34,41 @@ impl Waypost {
         }
     }
 
-    /// A dead letter with all there is to it.
+    /// The details of a dead letter.
     pub(crate) async fn letter(&self, id: &str) -> Value {
         let reply = self.get(&format!("/v1/dead-letters/{id}")).await;
         assert_eq!(reply.status, 200, "{id}: {reply:?}");
         reply.json()
     }
 
-    /// The summary of the dead letters that a query chooses.
+    /// The summary of the dead letters that match a query.
     pub(crate) async fn summary(&self, query: &str) -> Value {
         let reply = self.get(&with_query("/v1/dead-letters/summary", &[query])).await;
         assert_eq!(reply.status, 200, "{query}: {reply:?}");
         reply.json()
     }
 
-    /// How many dead letters a query chooses.
+    /// The number of dead letters that match a query.
     pub(crate) async fn count_letters(&self, query: &str) -> u64 {
         let summary = self.summary(query).await;
         summary["total"].as_u64().unwrap_or_else(|| panic!("no total: {summary:#}"))
     }
 
-    /// Waits until a query chooses so many dead letters, and gives them back.
+    /// Waits until `count` dead letters match a query, and returns them.
     pub(crate) async fn wait_for_letters(&self, query: &str, count: usize) -> Vec<Value> {
         self.wait_for_letter_count(query, count).await;
         self.letters(query).await
     }
 
-    /// Waits until a query chooses so many dead letters; cheaper than [`wait_for_letters`](Self::until_letters).
+    /// Like [`wait_for_letters`](Self::wait_for_letters), but cheaper, because it reads no letters.
     pub(crate) async fn wait_for_letter_count(&self, query: &str, count: usize) {
         let reached = async || (self.count_letters(query).await == count as u64).then_some(());
         if poll_until(DEFAULT_TIMEOUT, reached).await.is_none() {
-            panic!("{query:?} does not choose {count} letters: {:#}", self.summary(query).await);
+            panic!("{count} letters do not match {query:?}: {:#}", self.summary(query).await);
         }
     }
 
-    /// Discards dead letters, which must be accepted; gives back how many.
+    /// Discards dead letters and returns their number. Panics if the request is refused.
     pub(crate) async fn discard(&self, order: &Value) -> u64 {
         let reply = self.post("/v1/dead-letters/discard", order).await;
         assert_eq!(reply.status, 200, "{order}: {reply:?}");
@@ -78,32 +77,32 @@ impl Waypost {
         answer["discarded"].as_u64().expect("a number of letters")
     }
 
-    /// Orders a replay, which must be accepted; gives back its id.
+    /// Creates a replay and returns its id. Panics if the request is refused.
     pub(crate) async fn create_replay(&self, order: &Value) -> String {
         let reply = self.post("/v1/replays", order).await;
         assert_eq!(reply.status, 202, "{order}: {reply:?}");
         reply.json()["id"].as_str().expect("an id").to_owned()
     }
 
-    /// A replay as it is now.
+    /// The current state of a replay.
     pub(crate) async fn replay(&self, id: &str) -> Value {
         let reply = self.get(&format!("/v1/replays/{id}")).await;
         assert_eq!(reply.status, 200, "{id}: {reply:?}");
         reply.json()
     }
 
-    /// Tells a replay to `pause`, `resume` or `cancel`.
+    /// Sends `pause`, `resume` or `cancel` to a replay.
     pub(crate) async fn control_replay(&self, id: &str, what: &str) -> Reply {
         self.send(Method::POST, &format!("/v1/replays/{id}/{what}"), None).await
     }
 
-    /// Waits until a replay is in a state, and gives it back.
+    /// Waits until a replay is in a state, and returns it.
     pub(crate) async fn wait_for_replay(&self, id: &str, state: &str) -> Value {
         self.wait_for_replay_within(DEFAULT_TIMEOUT, id, state).await
     }
 
-    /// As [`wait_for_replay`](Self::until_replay), with a deadline of its own. A worker that has just come is given the time
-    /// to hear of the replay.
+    /// Like [`wait_for_replay`](Self::wait_for_replay), with a deadline. A worker that just started may not have read
+    /// the replay yet.
     pub(crate) async fn wait_for_replay_within(&self, deadline: Duration, id: &str, state: &str) -> Value {
         let mut seen = None;
         let reached = async || {
@@ -114,11 +113,11 @@ impl Waypost {
         };
         match poll_until(deadline, reached).await {
             Some(replay) => replay,
-            None => panic!("the replay is not {state}: {seen:?}"),
+            None => panic!("the replay did not become {state}: {seen:?}"),
         }
     }
 
-    /// Waits until `waypost_dead_letters` has these numbers of states; the others are 0.
+    /// Waits until `waypost_dead_letters` has these values by state, and 0 for all other states.
     pub(crate) async fn wait_for_state_counts(&self, numbers: &[(&str, u32)]) {
         let mut seen = Vec::new();
         let reached = async || {
@@ -139,24 +138,24 @@ impl Waypost {
     }
 }
 
-/// The ids of letters or replays, in their order.
+/// The ids of letters or replays, in order.
 pub(crate) fn ids(items: &[Value]) -> Vec<String> {
     items.iter().map(|item| text_field(item, "id").to_owned()).collect()
 }
 
-/// A field that has to be text.
+/// Panics if the field is not text.
 #[track_caller]
 pub(crate) fn text_field<'a>(item: &'a Value, field: &str) -> &'a str {
     item[field].as_str().unwrap_or_else(|| panic!("no text {field} in {item:#}"))
 }
 
-/// The value of a header, whatever the case of its name, in a request that the API shows.
+/// The value of a header of a request that the API shows. Ignores the case of the name.
 pub(crate) fn header_value<'a>(request: &'a Value, name: &str) -> Option<&'a str> {
     let headers = request["headers"].as_object().unwrap_or_else(|| panic!("no headers in {request:#}"));
     headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).and_then(|(_, value)| value.as_str())
 }
 
-/// A path with those parts of a query that say something.
+/// Appends the non-empty parts as a query.
 fn with_query(path: &str, parts: &[&str]) -> String {
     let parts: Vec<&str> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
     if parts.is_empty() { path.to_owned() } else { format!("{path}?{}", parts.join("&")) }

@@ -1,10 +1,10 @@
-//! Tests that fill the machine, one at a time.
+//! Tests that need most of the machine.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Waits until no other heavy test of this process runs. Hold the permit until the end of the test. cargo-nextest, which runs
-/// each test in a process of its own, has the same tests in `.config/nextest.toml`.
+/// Waits until no other heavy test of this process runs. Hold the permit until the end of the test. cargo-nextest runs
+/// each test in its own process. There, `threads-required` in `.config/nextest.toml` keeps heavy tests apart.
 pub(crate) async fn heavy() -> SemaphorePermit<'static> {
     static TURN: Semaphore = Semaphore::const_new(1);
-    TURN.acquire().await.expect("nobody closes the semaphore")
+    TURN.acquire().await.expect("the semaphore is open")
 }

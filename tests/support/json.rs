@@ -1,4 +1,4 @@
-//! Parts of JSON documents, by what they are instead of by their position.
+//! Access to parts of JSON documents by name instead of position.
 
 use std::fmt::Debug;
 

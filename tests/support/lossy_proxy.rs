@@ -1,5 +1,5 @@
-//! A proxy before a broker that loses one delivery or one confirm, as a broker can when a leader is lost: the broker has given the message
-//! out, or has taken it, and the client never hears of it.
+//! A proxy in front of a broker that loses one delivery or one confirm, as a broker can when it loses a leader: the
+//! broker sent the delivery or accepted the message, but the client is not notified.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::background_server::BackgroundServer;
 
-/// Type, channel and length come before a frame's payload, and one byte after it.
+/// The type, channel and length before a frame's payload. One byte follows the payload.
 const FRAME_HEADER_BYTES: usize = 7;
 
 const METHOD_FRAME: u8 = 1;
 
-/// `basic.deliver`, class and method.
+/// Class and method of `basic.deliver`.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
 
-/// `basic.ack`, which from a broker is a confirm.
+/// Class and method of `basic.ack`. From a broker it is a confirm.
 const ACK: [u8; 4] = [0, 60, 0, 80];
 
-/// What is lost, once.
+/// What the proxy loses, once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Loss {
-    /// The first delivery whose body has this text.
+    /// The first delivery whose body contains this text.
     DeliveryOf(&'static str),
     /// The first confirm.
     Confirm,
 }
 
-/// The proxy, on a port of its own of 127.0.0.1.
+/// A proxy on a free port of 127.0.0.1.
 pub(crate) struct LossyProxy {
     address: SocketAddr,
     lost: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ pub(crate) struct LossyProxy {
 }
 
 impl LossyProxy {
-    /// Starts one that loses this.
+    /// Starts a proxy in front of a port of 127.0.0.1.
     pub(crate) fn start(port: u16, loss: Loss) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
@@ -70,13 +70,13 @@ impl LossyProxy {
         format!("amqp://guest:guest@{}/%2f", self.address)
     }
 
-    /// Whether it has lost it.
+    /// Returns whether the frame was dropped.
     pub(crate) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-/// Forwards frames, without the one that is lost.
+/// Forwards all frames except the one to lose.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -86,7 +86,8 @@ async fn forward(
     loop {
         let mut frames = read_frame(&mut from).await?;
         if frames[0] == METHOD_FRAME && frames[FRAME_HEADER_BYTES..].starts_with(&DELIVER) {
-            // RabbitMQ writes the frames of a delivery one after the other: the method, the properties, and one of a small body.
+            // RabbitMQ writes the frames of a delivery in a row: the method, the properties, and one frame for a small
+            // body.
             let properties = read_frame(&mut from).await?;
             let is_empty = properties[FRAME_HEADER_BYTES + 4..FRAME_HEADER_BYTES + 12] == [0; 8];
             frames.extend(properties);
@@ -105,7 +106,7 @@ async fn forward(
     }
 }
 
-/// The next frame, with its head and its end.
+/// The next frame, with its header and end byte.
 async fn read_frame(from: &mut OwnedReadHalf) -> std::io::Result<Vec<u8>> {
     let mut frame = vec![0; FRAME_HEADER_BYTES];
     from.read_exact(&mut frame).await?;

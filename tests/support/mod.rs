@@ -1,7 +1,7 @@
-//! What the tests stand on: real parts only. A RabbitMQ node per test process (and private ones to kill), a receiver of
-//! webhooks, a proxy that cuts connections, a browser, and the product as a process.
+//! Test support without mocks: RabbitMQ nodes (a shared one, and private ones to kill), a receiver of webhooks, a proxy
+//! that cuts connections, a browser, and the product as a process.
 //!
-//! Tests wait on conditions, through [`wait_until`], and never sleep.
+//! Tests wait for conditions with [`wait_until`], and never sleep.
 #![allow(dead_code, unused_imports, reason = "a helper may be here before the test that needs it")]
 
 pub(crate) mod amqp;

@@ -1,5 +1,5 @@
-//! A network for the nodes of a cluster: a namespace and an address for each, and faults between them. `scripts/node-network` makes it,
-//! and removes it when this process has ended, however that comes. Needs root.
+//! A network for the nodes of a cluster: each node has a namespace and an address, and the test can inject faults
+//! between them. `scripts/node-network` creates the network, and removes it when this process ends. Needs root.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::IpAddr;
@@ -13,40 +13,39 @@ use super::broker::run_blocking;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/node-network");
 
-/// A namespace with an address.
+/// A network namespace with an address.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
     pub(crate) namespace: String,
     pub(crate) address: IpAddr,
-    /// The file that has the names and addresses of all hosts.
+    /// A hosts file with the names and addresses of all hosts.
     pub(crate) hosts: PathBuf,
 }
 
-/// A fault between hosts, which are named by their numbers.
+/// A fault between hosts, identified by their numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NetworkFault {
-    /// The host is cut off from the others. This machine still reaches it.
+    /// The host can't reach the others. This machine still reaches it.
     Partition(usize),
-    /// What the first sends to the second is lost.
+    /// Packets from the first host to the second are lost.
     OneWayPartition(usize, usize),
-    /// So many of a hundred packets of the host are lost, in each direction.
+    /// The percentage of the host's packets that are lost, in each direction.
     Loss(usize, u8),
-    /// The packets of the host are late.
+    /// The packets of the host are delayed.
     Delay(usize),
-    /// A process of the host, by its id, writes to its disk slowly.
+    /// A process of the host, given by its id, writes to its disk slowly.
     SlowDisk(usize, String),
 }
 
-/// How packets are made late.
+/// How packets are delayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delay {
-    /// Each by about 100 ms.
+    /// About 100 ms for each packet.
     Netem,
-    /// The link takes 1 Mbit/s and holds up to 400 ms of it, because the kernel has no netem.
+    /// A link of 1 Mbit/s with a queue of 400 ms, if the kernel has no netem.
     NarrowLink,
 }
 
-/// The network.
 pub(crate) struct Network {
     hosts: Vec<Host>,
     delay: Delay,
@@ -61,10 +60,11 @@ struct Script {
 }
 
 impl Network {
-    /// Makes one of so many hosts.
+    /// Creates a network of `count` hosts.
     ///
     /// # Errors
-    /// Why there can be none here.
+    ///
+    /// Returns why this machine can't create it.
     pub(crate) async fn start(count: usize) -> Result<Self, String> {
         run_blocking(move || Self::start_blocking(count)).await
     }
@@ -109,25 +109,25 @@ impl Network {
         })
     }
 
-    /// Its hosts.
     pub(crate) fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
-    /// How [`NetworkFault::Delay`] comes about here.
+    /// How [`NetworkFault::Delay`] works on this machine.
     pub(crate) fn delay(&self) -> Delay {
         self.delay
     }
 
-    /// Whether [`NetworkFault::SlowDisk`] is possible here.
+    /// Returns whether [`NetworkFault::SlowDisk`] works on this machine.
     pub(crate) fn throttles_disk(&self) -> bool {
         self.throttles_disk
     }
 
-    /// Begins a fault.
+    /// Starts a fault.
     ///
     /// # Errors
-    /// What came in the way.
+    ///
+    /// Returns the message of the script.
     pub(crate) async fn inject(&self, fault: &NetworkFault) -> Result<(), String> {
         self.send_command(match fault {
             NetworkFault::Partition(host) => format!("partition {host}"),
@@ -147,7 +147,7 @@ impl Network {
     async fn send_command(&self, command: String) -> Result<(), String> {
         let script = Arc::clone(&self.script);
         let tell = move || {
-            let mut script = script.lock().expect("no one panics with the script in hand");
+            let mut script = script.lock().expect("the lock of the script");
             let stdin = script.process.stdin.as_mut().expect("the script's input is piped");
             writeln!(stdin, "{command}").map_err(|error| error.to_string())?;
             let mut answer = String::new();
@@ -161,7 +161,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         if let Ok(mut script) = self.script.lock() {
-            // The script removes all of it when this closes.
+            // The script removes the network when this closes.
             drop(script.process.stdin.take());
             let _ = script.process.wait();
         }

@@ -1,5 +1,5 @@
-//! A TCP proxy between the product and the broker, for the troubles of a network: connections that break, stall, are
-//! refused, or are slow.
+//! A TCP proxy between the product and the broker. It simulates network failures: connections that break, stall, are
+//! refused or are slow.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -13,20 +13,20 @@ use tokio::time::timeout;
 
 use super::background_server::BackgroundServer;
 
-/// A server that has not taken a connection within this time is passed over.
+/// The proxy skips a server that accepts no connection within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How the network behaves just now.
+/// The current behavior of the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct ProxyState {
-    /// Connections of an earlier generation are cut.
+    /// Incremented to cut all connections of earlier generations.
     generation: u64,
     stalled: bool,
     refusing: bool,
     delay: Duration,
 }
 
-/// The proxy: on 127.0.0.1, on a port of its own, kept while the broker behind it comes and goes.
+/// A proxy on a free port of 127.0.0.1. The port stays the same when the broker restarts.
 pub(crate) struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<ProxyState>,
@@ -34,13 +34,13 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one that forwards to a port of 127.0.0.1.
+    /// Starts a proxy in front of a port of 127.0.0.1.
     pub(crate) fn start(port: u16) -> Self {
         Self::start_with_fallbacks(vec![SocketAddr::from(([127, 0, 0, 1], port))])
     }
 
-    /// Starts one that forwards each connection to the first of these addresses that takes it, as a load balancer does in
-    /// front of a cluster.
+    /// Starts a proxy that forwards each connection to the first address that accepts it, like a load balancer in front
+    /// of a cluster.
     pub(crate) fn start_with_fallbacks(addresses: Vec<SocketAddr>) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
@@ -56,7 +56,7 @@ impl Proxy {
                 }
                 tokio::spawn(async move {
                     for address in addresses {
-                        // A node behind a network that loses packets may take its time.
+                        // Connecting to a node may be slow if its network loses packets.
                         if let Ok(Ok(server)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
                             return forward(client, server, forecast).await;
                         }
@@ -72,17 +72,17 @@ impl Proxy {
         format!("amqp://guest:guest@{}/%2f", self.address)
     }
 
-    /// The proxy's own address.
+    /// The address of the proxy.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Cuts all connections; new ones are forwarded.
+    /// Cuts all connections. New ones are forwarded.
     pub(crate) fn cut(&self) {
         self.weather.send_modify(|weather| weather.generation += 1);
     }
 
-    /// Cuts all connections, and closes new ones at once, until [`resume`](Self::resume).
+    /// Cuts all connections, and closes new ones, until [`resume`](Self::resume).
     pub(crate) fn refuse(&self) {
         self.weather.send_modify(|weather| {
             weather.generation += 1;
@@ -90,17 +90,17 @@ impl Proxy {
         });
     }
 
-    /// Stops forwarding, with every connection left open, until [`resume`](Self::resume). No byte is lost.
+    /// Stops forwarding without closing connections until [`resume`](Self::resume). No byte is lost.
     pub(crate) fn stall(&self) {
         self.weather.send_modify(|weather| weather.stalled = true);
     }
 
-    /// Holds back what it reads, in each direction, for this time.
+    /// Delays the bytes of each direction.
     pub(crate) fn delay(&self, delay: Duration) {
         self.weather.send_modify(|weather| weather.delay = delay);
     }
 
-    /// Forwards everything again, without delay.
+    /// Forwards again, without delay.
     pub(crate) fn resume(&self) {
         self.weather.send_modify(|weather| {
             *weather = ProxyState { generation: weather.generation, ..ProxyState::default() };
@@ -108,7 +108,7 @@ impl Proxy {
     }
 }
 
-/// Forwards both ways until one side closes or the connection is cut; both sides are closed then.
+/// Forwards both ways until one side closes or the connection is cut. Then closes both sides.
 async fn forward(client: TcpStream, server: TcpStream, mut forecast: watch::Receiver<ProxyState>) {
     let born = forecast.borrow().generation;
     let _ = client.set_nodelay(true);
@@ -124,7 +124,7 @@ async fn forward(client: TcpStream, server: TcpStream, mut forecast: watch::Rece
     }
 }
 
-/// Forwards one way until the end.
+/// Copies one direction until it ends.
 async fn copy_bytes(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -1,4 +1,4 @@
-//! A publisher that sends any bytes as properties of a message: lapin sends UTF-8 only. AMQP 0-9-1, frame by frame.
+//! A minimal AMQP 0-9-1 publisher that can send any bytes as message properties. lapin sends only UTF-8.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ const HEADER_FRAME: u8 = 2;
 const BODY_FRAME: u8 = 3;
 const FRAME_END: u8 = 0xCE;
 
-/// A property that is a short string, by its bit in the flags of a content header.
+/// A property that is a short string, with its bit in the flags of a content header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum TextProperty {
     ContentType = 15,
@@ -29,12 +29,12 @@ pub(crate) enum TextProperty {
 const HEADERS_BIT: u16 = 13;
 const DELIVERY_MODE_BIT: u16 = 12;
 
-/// A message of any bytes, persistent.
+/// A persistent message with any bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct RawMessage {
     routing_key: Vec<u8>,
     body: Vec<u8>,
-    /// By their bits, the highest first.
+    /// Flag bit and value of each property, the highest bit first.
     properties: Vec<(u16, Vec<u8>)>,
 }
 
@@ -49,7 +49,7 @@ impl RawMessage {
         self
     }
 
-    /// With the headers of a table's bytes: names as [`short_string`], and values with their type.
+    /// Sets the headers to the bytes of a table: names as [`short_string`], and typed values.
     pub(crate) fn headers(mut self, table: &[u8]) -> Self {
         self.properties.push((HEADERS_BIT, long_bytes(table)));
         self
@@ -65,19 +65,19 @@ impl RawMessage {
     }
 }
 
-/// A string behind its length in one byte.
+/// A string with a length prefix of one byte.
 pub(crate) fn short_string(bytes: &[u8]) -> Vec<u8> {
     let length = u8::try_from(bytes.len()).expect("at most 255 bytes");
     [&[length], bytes].concat()
 }
 
-/// Bytes behind their length in four.
+/// Bytes with a length prefix of four bytes.
 pub(crate) fn long_bytes(bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).expect("a length").to_be_bytes();
     [length.as_slice(), bytes].concat()
 }
 
-/// Arrays (`A`) or tables (`F`) in one another, as the value of a header.
+/// Nested arrays (`A`) or tables (`F`), as the value of a header.
 pub(crate) fn nested(kind: u8, depth: usize) -> Vec<u8> {
     (0..depth).fold(b"V".to_vec(), |inner, _| {
         let content = if kind == b'F' { [short_string(b"k"), inner].concat() } else { inner };
@@ -85,7 +85,7 @@ pub(crate) fn nested(kind: u8, depth: usize) -> Vec<u8> {
     })
 }
 
-/// Publishes messages to an exchange; the broker has routed and confirmed each.
+/// Publishes messages to an exchange, and waits until each is routed and confirmed.
 pub(crate) async fn publish_raw(broker: &Broker, exchange: &[u8], messages: Vec<RawMessage>) {
     let (port, exchange) = (broker.port(), exchange.to_vec());
     run_blocking(move || {
@@ -97,14 +97,13 @@ pub(crate) async fn publish_raw(broker: &Broker, exchange: &[u8], messages: Vec<
     .await;
 }
 
-/// Whether a rejected message is put back into its queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejection {
     Requeue,
     Remove,
 }
 
-/// Takes a message of a queue and rejects it, `count` times. It may have any properties.
+/// Gets a message of a queue and rejects it, `count` times. The message may have any properties.
 pub(crate) async fn reject_raw(broker: &Broker, queue: &str, count: usize, rejection: Rejection) {
     let (port, queue) = (broker.port(), short_string(queue.as_bytes()));
     run_blocking(move || {
@@ -118,13 +117,13 @@ pub(crate) async fn reject_raw(broker: &Broker, queue: &str, count: usize, rejec
             }
             session.send_method(1, (60, 90), &[tag.as_slice(), &[u8::from(rejection == Rejection::Requeue)]].concat());
         }
-        // Channels are closed in order: the broker has read what came before.
+        // The broker answers after it has processed everything before it on the channel.
         session.call((20, 40), &[0, 200, 0, 0, 0, 0, 0], (20, 41));
     })
     .await;
 }
 
-/// A connection with one channel in confirm mode. Everything panics if the broker refuses.
+/// A connection with one channel in confirm mode. Every method panics if the broker refuses.
 struct Session {
     stream: TcpStream,
 }
@@ -132,15 +131,15 @@ struct Session {
 impl Session {
     fn open(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection to the broker");
-        stream.set_read_timeout(Some(DEFAULT_TIMEOUT)).expect("a time limit");
+        stream.set_read_timeout(Some(DEFAULT_TIMEOUT)).expect("a read timeout");
         let mut session = Self { stream };
-        session.stream.write_all(b"AMQP\0\0\x09\x01").expect("written");
+        session.stream.write_all(b"AMQP\0\0\x09\x01").expect("the protocol header is sent");
         session.expect((10, 10));
         let login =
             [vec![0; 4], short_string(b"PLAIN"), long_bytes(b"\0guest\0guest"), short_string(b"en_US")].concat();
         session.send_method(0, (10, 11), &login);
         let tune = session.expect((10, 30));
-        // No heartbeat: the session is over in seconds.
+        // No heartbeat, because the session lasts only seconds.
         session.send_method(0, (10, 31), &[&tune[..6], &[0, 0]].concat());
         session.send_method(0, (10, 40), &[short_string(b"/"), vec![0, 0]].concat());
         session.expect((10, 41));
@@ -160,7 +159,7 @@ impl Session {
         self.expect((60, 80));
     }
 
-    /// The tag of the next message of a queue, whose header and body follow.
+    /// The delivery tag of the next message of a queue. The header and body follow.
     fn get(&mut self, queue: &[u8]) -> [u8; 8] {
         const GET_OK: [u8; 4] = [0, 60, 0, 71];
         let end = Instant::now() + DEFAULT_TIMEOUT;
@@ -189,10 +188,9 @@ impl Session {
 
     fn send_frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
         let frame = [&[kind], channel.to_be_bytes().as_slice(), &long_bytes(payload), &[FRAME_END]].concat();
-        self.stream.write_all(&frame).expect("written");
+        self.stream.write_all(&frame).expect("the frame is sent");
     }
 
-    /// The payload of the next frame.
     fn frame(&mut self) -> Vec<u8> {
         let mut start = [0; 7];
         self.stream.read_exact(&mut start).expect("a frame");
@@ -203,7 +201,7 @@ impl Session {
         payload
     }
 
-    /// The arguments of the next method, which must be this one.
+    /// The arguments of the next method. Panics if it is another method.
     fn expect(&mut self, (class, method): (u16, u16)) -> Vec<u8> {
         let mut payload = self.frame();
         let expected = [class.to_be_bytes(), method.to_be_bytes()].concat();

@@ -1,4 +1,4 @@
-//! A receiver without an HTTP library: it answers with any bytes, well-formed or not, and closes when the test says so.
+//! A receiver without an HTTP library: it can answer with any bytes and close at any point.
 
 use std::fmt::Write as _;
 use std::io;
@@ -13,12 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// A request as it arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct RawRequest {
-    /// Which connection it came on, from 0.
+    /// The number of the connection, from 0.
     pub(crate) connection: usize,
-    /// How many requests came before it on the same connection.
+    /// The number of earlier requests on the same connection.
     pub(crate) earlier: usize,
     /// The request line and the headers.
     pub(crate) head: String,
@@ -41,7 +40,7 @@ impl RawRequest {
     }
 }
 
-/// What the receiver does with a request.
+/// How the receiver handles a request.
 #[derive(Debug, Clone)]
 pub(crate) struct RawAnswer {
     body: ReadBody,
@@ -58,7 +57,7 @@ enum ReadBody {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AfterAnswer {
-    /// The connection takes another request.
+    /// Waits for another request on the connection.
     KeepAlive,
     /// FIN; over TLS after a close_notify.
     Close,
@@ -66,12 +65,12 @@ enum AfterAnswer {
     CloseAbruptly,
     /// RST.
     Reset,
-    /// Nothing more is written, and the connection stays open.
+    /// Writes nothing more, and keeps the connection open.
     Hang,
 }
 
 impl RawAnswer {
-    /// Reads the request, writes these bytes, and keeps the connection open for the next request.
+    /// Reads the request, writes these bytes, and keeps the connection open.
     pub(crate) fn answer(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             body: ReadBody::BeforeAnswer,
@@ -86,7 +85,7 @@ impl RawAnswer {
         Self::answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     }
 
-    /// Reads the request and closes without a byte.
+    /// Reads the request and closes without an answer.
     pub(crate) fn close() -> Self {
         Self::answer("").then_close()
     }
@@ -101,17 +100,17 @@ impl RawAnswer {
         Self { after: AfterAnswer::Close, ..self }
     }
 
-    /// Closes after the answer, over TLS without saying so.
+    /// Closes after the answer, over TLS without a close_notify.
     pub(crate) fn then_close_abruptly(self) -> Self {
         Self { after: AfterAnswer::CloseAbruptly, ..self }
     }
 
-    /// Writes no more after the answer.
+    /// Keeps the connection open after the answer, without reading or writing.
     pub(crate) fn then_hang(self) -> Self {
         Self { after: AfterAnswer::Hang, ..self }
     }
 
-    /// Does all of this after some time.
+    /// Delays all of this.
     pub(crate) fn after(self, delay: Duration) -> Self {
         Self { delay, ..self }
     }
@@ -124,22 +123,22 @@ impl RawAnswer {
 
 type Script = dyn Fn(&RawRequest) -> RawAnswer + Send + Sync;
 
-/// The receiver: on 127.0.0.1, on a port of its own.
+/// A receiver on a free port of 127.0.0.1.
 pub(crate) struct RawReceiver {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<RawRequest>>>,
-    /// What a sender has to trust; none without TLS.
+    /// The certificate that a sender must trust. `None` without TLS.
     certificate: Option<rcgen::Certificate>,
     server: JoinHandle<()>,
 }
 
 impl RawReceiver {
-    /// Starts one that asks `script` what to do with each request.
+    /// Starts a receiver that calls `script` for each request.
     pub(crate) async fn start(script: impl Fn(&RawRequest) -> RawAnswer + Send + Sync + 'static) -> Self {
         Self::serve(Box::new(script), None).await
     }
 
-    /// Starts one behind TLS, as `localhost`.
+    /// Starts a receiver with TLS, as `localhost`.
     pub(crate) async fn start_tls(script: impl Fn(&RawRequest) -> RawAnswer + Send + Sync + 'static) -> Self {
         let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
         let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
@@ -154,7 +153,7 @@ impl RawReceiver {
         Self::serve(Box::new(script), Some((acceptor, certified.cert))).await
     }
 
-    /// Starts two that do the same to every request, one of them behind TLS.
+    /// Starts two receivers that handle every request in the same way, the second with TLS.
     pub(crate) async fn start_plain_and_tls(act: &RawAnswer) -> [Self; 2] {
         let (plain, tls) = (act.clone(), act.clone());
         [Self::start(move |_| plain.clone()).await, Self::start_tls(move |_| tls.clone()).await]
@@ -172,7 +171,7 @@ impl RawReceiver {
                 let (script, seen, acceptor) = (Arc::clone(&script), Arc::clone(&seen), acceptor.clone());
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
-                    // A sender that goes away ends its connection only.
+                    // An error of a connection does not end the receiver.
                     let _ = match acceptor {
                         None => serve_plain(stream, connection, &*script, &seen).await,
                         Some(acceptor) => serve_tls(&acceptor, stream, connection, &*script, &seen).await,
@@ -183,7 +182,6 @@ impl RawReceiver {
         Self { address, requests, certificate, server }
     }
 
-    /// The URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         match self.certificate {
             None => format!("http://{}{path}", self.address),
@@ -191,22 +189,21 @@ impl RawReceiver {
         }
     }
 
-    /// The certificate that a sender has to trust, if the receiver is behind TLS.
+    /// The certificate that a sender must trust, if the receiver uses TLS.
     pub(crate) fn certificate(&self) -> Option<&rcgen::Certificate> {
         self.certificate.as_ref()
     }
 
-    /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<RawRequest> {
         lock(&self.requests).clone()
     }
 
-    /// Where each request came, in order: its connection, and how many were before it on that.
+    /// The connection of each request, and the number of earlier requests on it, in order of arrival.
     pub(crate) fn request_positions(&self) -> Vec<(usize, usize)> {
         lock(&self.requests).iter().map(|request| (request.connection, request.earlier)).collect()
     }
 
-    /// One line for each request, for a test that fails.
+    /// One line for each request, for panic messages.
     pub(crate) fn describe_requests(&self) -> String {
         self.requests().iter().fold(String::new(), |mut text, request| {
             let line = request.head.lines().next().unwrap_or_default();
@@ -253,7 +250,7 @@ async fn serve_tls(
     }
 }
 
-/// Takes one request after the other, until one is not to be followed by another.
+/// Handles requests until an answer ends the connection.
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     connection: usize,
@@ -281,7 +278,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(AfterAnswer::Close)
 }
 
-/// A request up to its body; none if the sender has closed.
+/// The request line and headers. `None` if the sender has closed.
 async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

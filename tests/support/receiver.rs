@@ -1,5 +1,4 @@
-//! A real HTTP server in the place of the customers' endpoints: records every request, and answers as the test scripts it,
-//! well or badly.
+//! An HTTP server in the place of the customers' endpoints. It records every request and sends scripted answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -26,42 +25,41 @@ use tokio_util::sync::CancellationToken;
 use super::background_server::BackgroundServer;
 use super::wait::{DEFAULT_TIMEOUT, poll_until};
 
-/// A request as it arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
-    /// In the order in which they came, names in lower case.
+    /// In order of arrival, with names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
-    /// When its last byte was there.
+    /// When the last byte of the request arrived.
     pub(crate) at: Instant,
 }
 
 impl Request {
-    /// The path it was sent to, without a query.
+    /// The path without the query.
     pub(crate) fn path(&self) -> &str {
         self.uri.path()
     }
 
-    /// The value of a header (name in lower case), the first where there are several.
+    /// The first value of a header. `name` is in lower case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// Its `webhook-id`; empty where it has none.
+    /// The `webhook-id`, or an empty string.
     pub(crate) fn webhook_id(&self) -> &str {
         self.header("webhook-id").unwrap_or_default()
     }
 
-    /// Its body as JSON; panics where it is none.
+    /// Panics if the body is not JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 }
 
-/// What the receiver does with a request.
+/// How the receiver handles a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     status: u16,
@@ -77,70 +75,68 @@ enum AnswerEnding {
     Answered,
     NoAnswer,
     Reset,
-    /// Its body comes a byte at a time, each after this time.
+    /// Sends the body one byte at a time, with this pause before each.
     Trickle(Duration),
-    /// Its body is repeated for ever.
+    /// Repeats the body until the sender closes.
     Endless,
 }
 
 impl Answer {
-    /// 200, no body.
+    /// 200 without a body.
     pub(crate) fn ok() -> Self {
         Self::status(200)
     }
 
-    /// A status, no body.
+    /// A status without a body.
     pub(crate) fn status(status: u16) -> Self {
         let (headers, body, delay) = (Vec::new(), Bytes::new(), Duration::ZERO);
         Self { status, headers, body, delay, gate: None, ending: AnswerEnding::Answered }
     }
 
-    /// Nothing, ever: the sender has to give up by itself.
+    /// No answer: the sender must time out.
     pub(crate) fn never() -> Self {
         Self { ending: AnswerEnding::NoAnswer, ..Self::ok() }
     }
 
-    /// The request is read; then the connection is reset without an answer.
+    /// Reads the request, then resets the connection without an answer.
     pub(crate) fn reset() -> Self {
         Self { ending: AnswerEnding::Reset, ..Self::ok() }
     }
 
-    /// Its body comes a byte at a time, with a pause before each.
+    /// Sends the body one byte at a time, with a pause before each.
     pub(crate) fn trickling(self, pause: Duration) -> Self {
         Self { ending: AnswerEnding::Trickle(pause), ..self }
     }
 
-    /// Its body is repeated until the sender has had enough.
+    /// Repeats the body until the sender closes.
     pub(crate) fn endless(self) -> Self {
         Self { ending: AnswerEnding::Endless, ..self }
     }
 
-    /// With a header.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With a body.
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// Only after this time.
+    /// Delays the answer.
     pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Only when the test cancels the token.
+    /// Delays the answer until the test cancels the token.
     pub(crate) fn gated_by(mut self, gate: &CancellationToken) -> Self {
         self.gate = Some(gate.clone());
         self
     }
 }
 
-/// The receiver: on 127.0.0.1, on a port of its own. Until told otherwise, it answers 200 to everything.
+/// A receiver on a free port of 127.0.0.1. By default it answers 200 to everything.
 pub(crate) struct Receiver {
     address: SocketAddr,
     state: Arc<State>,
@@ -148,7 +144,6 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Starts one.
     pub(crate) fn start() -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
@@ -163,34 +158,32 @@ impl Receiver {
         Self { address, state, _server: server }
     }
 
-    /// The URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// From now on answers each request to `path` like this.
+    /// Sets the answer to all further requests to `path`.
     pub(crate) fn reply(&self, path: &str, answer: Answer) {
         self.reply_with(path, move |_, _| answer.clone());
     }
 
-    /// From now on answers the requests to `path` with these in turn, and with the last one ever after.
+    /// Sets the answers to further requests to `path`, in this order. The last answer repeats.
     pub(crate) fn reply_in_turn(&self, path: &str, answers: Vec<Answer>) {
         assert!(!answers.is_empty(), "no answers to give");
         self.reply_with(path, move |_, earlier| answers[earlier.min(answers.len() - 1)].clone());
     }
 
-    /// From now on asks `script` what to answer to a request to `path`, telling it how many there have been before.
+    /// Calls `script` for each further request to `path`, with the number of earlier requests.
     pub(crate) fn reply_with(&self, path: &str, script: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) {
         let script = Script { seen: AtomicUsize::new(0), answer: Box::new(script) };
         self.state.lock().scripts.insert(path.to_owned(), Arc::new(script));
     }
 
-    /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.state.lock().requests.clone()
     }
 
-    /// How many requests have come with each `webhook-id`.
+    /// The number of requests with each `webhook-id`.
     pub(crate) fn requests_by_webhook_id(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for request in &self.state.lock().requests {
@@ -199,23 +192,23 @@ impl Receiver {
         counts
     }
 
-    /// The most requests to `path` that have been in hand at once.
+    /// The highest number of concurrent requests to `path`.
     pub(crate) fn max_concurrent(&self, path: &str) -> usize {
         self.state.lock().in_flight.get(path).map_or(0, |in_hand| in_hand.max)
     }
 
-    /// Forgets all requests; the scripts stay, and go on where they are.
+    /// Forgets all requests. The scripts keep their state.
     pub(crate) fn clear_requests(&self) {
         self.state.lock().requests.clear();
     }
 
-    /// Waits until the requests satisfy `condition`, and gives them back; panics with what there was otherwise.
+    /// Waits until `condition` holds for the requests, and returns them. Panics with the requests otherwise.
     #[track_caller]
     pub(crate) fn wait_until(&self, condition: impl Fn(&[Request]) -> bool) -> impl Future<Output = Vec<Request>> {
         self.wait_until_within(DEFAULT_TIMEOUT, condition)
     }
 
-    /// As [`wait_until`](Self::until), with a deadline of its own.
+    /// Like [`wait_until`](Self::wait_until), with a deadline.
     #[track_caller]
     pub(crate) fn wait_until_within(
         &self,
@@ -230,7 +223,7 @@ impl Receiver {
             };
             match poll_until(deadline, satisfied).await {
                 Some(requests) => requests,
-                None => panic!("waited {deadline:?} in vain ({caller}) for requests; {}", self.describe_requests()),
+                None => panic!("no expected requests within {deadline:?} ({caller}): {}", self.describe_requests()),
             }
         }
     }
@@ -273,7 +266,7 @@ struct Script {
 }
 
 impl State {
-    /// A condition that panics in a test poisons the lock; what it guards is whole all the same.
+    /// A condition that panics poisons the lock, but the data stay consistent.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -287,7 +280,7 @@ async fn handle_request(
     let _visit = InFlightGuard::begin(&state, request.uri().path());
     let (head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
-        // The sender has gone in the middle of its request, which is thus none.
+        // The sender closed in the middle of the request, so it does not count.
         return Response::default();
     };
     let headers = head.headers.iter();
@@ -329,7 +322,7 @@ async fn handle_request(
     response.body(body).expect("a scripted answer is HTTP")
 }
 
-/// A body byte by byte, with a pause before each.
+/// Sends a body byte by byte, with a pause before each.
 fn trickle(body: Bytes, pause: Duration) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
     futures_util::stream::unfold(body, move |mut body| async move {
         tokio::time::sleep(pause).await;
@@ -337,7 +330,7 @@ fn trickle(body: Bytes, pause: Duration) -> impl futures_util::Stream<Item = io:
     })
 }
 
-/// A request is in hand from its first byte until it is answered, or its sender has gone.
+/// Counts a request from its first byte until it is answered or its sender closes.
 struct InFlightGuard {
     state: Arc<State>,
     path: String,
@@ -368,7 +361,7 @@ impl Listener for ResettableListener {
 
     async fn accept(&mut self) -> (ResettableStream, SocketAddr) {
         let (stream, peer) = Listener::accept(&mut self.0).await;
-        // Answers are small and awaited: Nagle's algorithm would only hold them back.
+        // Answers are small, and Nagle's algorithm would delay them.
         let _ = stream.set_nodelay(true);
         (ResettableStream { stream, resetter: Resetter::default() }, peer)
     }
@@ -378,12 +371,12 @@ impl Listener for ResettableListener {
     }
 }
 
-/// What a handler has in hand of its connection.
+/// Allows a handler to reset its connection.
 #[derive(Clone, Default)]
 struct Resetter(Arc<AtomicBool>);
 
 impl Resetter {
-    /// The next byte written to the connection resets it instead.
+    /// The next write to the connection resets it.
     fn reset(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -409,7 +402,7 @@ impl AsyncRead for ResettableStream {
 impl AsyncWrite for ResettableStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.resetter.0.load(Ordering::Relaxed) {
-            // With a zero linger, the close that follows the error is a TCP reset.
+            // Without lingering, the close after the error is a TCP reset.
             self.stream.set_zero_linger()?;
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }

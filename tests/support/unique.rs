@@ -1,24 +1,24 @@
-//! What must not collide between tests that run side by side: names, and TCP ports.
+//! Names and TCP ports that do not collide between concurrent tests.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
 use std::sync::Mutex;
 
-/// Ports given out lie here: below the ephemeral ports of Linux (32768 and up) and macOS (49152 and up), so that no
-/// outgoing connection takes one while its owner is being restarted.
+/// The range is below the ephemeral ports of Linux (from 32768) and macOS (from 49152). So no outgoing connection uses
+/// a port while its owner restarts.
 const PORT_RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// Far more than a test takes.
+/// Far more than a test process needs.
 const PORTS_OF_SLOT: u16 = 1_000;
 
-/// A name that no other test has, to be used as a broker prefix.
+/// A name that no other test uses, for a broker prefix.
 pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{:08x}", random() & 0xffff_ffff)
 }
 
-/// The part of [`PORT_RANGE`] for one of the test processes that run at the same time. cargo-nextest numbers them; without
-/// it there is one process.
+/// The part of [`PORT_RANGE`] for one of the concurrent test processes. cargo-nextest numbers them. Without
+/// cargo-nextest there is only one process.
 fn ports_of_process() -> std::ops::Range<u16> {
     let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse::<u16>().ok());
     let Some(slot) = slot else { return PORT_RANGE };
@@ -27,14 +27,14 @@ fn ports_of_process() -> std::ops::Range<u16> {
     start..start + PORTS_OF_SLOT
 }
 
-/// A port of 127.0.0.1 that nobody listens on, and that no other test is given.
+/// A port of 127.0.0.1 that nobody listens on and that no other test uses.
 pub(crate) fn free_port() -> u16 {
     static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = TAKEN.lock().expect("no test panics while it holds the ports");
+    let mut given = TAKEN.lock().expect("the lock of the ports");
     let range = ports_of_process();
     loop {
         let span = u64::from(range.end - range.start);
-        let port = range.start + u16::try_from(random() % span).expect("the span of ports fits");
+        let port = range.start + u16::try_from(random() % span).expect("an offset below the number of ports");
         if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             given.insert(port);
             return port;
@@ -42,7 +42,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// The standard library's only source of chance: the keys of its hash maps.
+/// The keys of hash maps are the only random numbers in the standard library.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
 }

@@ -1,15 +1,16 @@
-//! Waiting on a condition: the only place of the tests that sleeps.
+//! Waiting for conditions. This is the only file of the tests that sleeps.
 
 use std::future::Future;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-/// How long to wait for what should happen soon. Long, because the machine may be busy; nobody waits it out but a failure.
+/// The deadline for conditions that should soon hold. It is long for busy machines, and only failing tests wait that
+/// long.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Asks `probe` again and again until it has something, and gives that back; panics once `deadline` has passed.
+/// Polls `probe` until it returns a value, and returns it. Panics after `deadline`.
 #[track_caller]
 pub(crate) fn wait_until<T>(
     what: &str,
@@ -20,13 +21,12 @@ pub(crate) fn wait_until<T>(
     async move {
         match poll_until(deadline, probe).await {
             Some(found) => found,
-            None => panic!("waited {deadline:?} in vain for {what} ({caller})"),
+            None => panic!("timed out after {deadline:?} waiting for {what} ({caller})"),
         }
     }
 }
 
-/// Waits until `probe` has seen the same so many times in a row, which shows that a thing has come to rest, and gives it
-/// back.
+/// Waits until `probe` returns the same value `times` times in a row, and returns it.
 pub(crate) async fn wait_until_stable<T: PartialEq>(what: &str, times: usize, mut probe: impl AsyncFnMut() -> T) -> T {
     let (mut last, mut seen) = (None, 0);
     wait_until(&format!("{what} to come to rest"), DEFAULT_TIMEOUT, async || {
@@ -38,11 +38,11 @@ pub(crate) async fn wait_until_stable<T: PartialEq>(what: &str, times: usize, mu
     .await
 }
 
-/// As [`wait_until`], but `None` once `deadline` has passed, for who has more to say in its panic.
+/// Like [`wait_until`], but returns `None` after `deadline`, for callers with their own panic message.
 pub(crate) async fn poll_until<T>(deadline: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
-        // A probe may hang (a request to a stalled server): the deadline holds for it, too.
+        // The deadline also applies to a probe that hangs, such as a request to a stalled server.
         let left = end.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left.max(POLL_INTERVAL), probe()).await {
             Ok(Some(found)) => return Some(found),

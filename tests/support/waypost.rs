@@ -1,4 +1,4 @@
-//! The product as its users have it: the built program, run as a process, spoken to over HTTP and the command line.
+//! The product as a process, used over HTTP and the command line.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
@@ -18,11 +18,11 @@ use super::wait::{DEFAULT_TIMEOUT, poll_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
 
-/// So many of the last lines it printed are shown when a test fails.
+/// The number of last log lines that a failing test prints.
 const LOG_LINES_SHOWN: usize = 60;
 
-/// `waypost serve`, with a store and a port of its own that it keeps over restarts. Dropped in a test that fails, it shows
-/// the last it printed.
+/// `waypost serve`. Its store and port stay the same over restarts. In a failing test, dropping it prints the last log
+/// lines.
 pub(crate) struct Waypost {
     environment: Vec<(String, String)>,
     port: u16,
@@ -32,22 +32,22 @@ pub(crate) struct Waypost {
     client: Client,
 }
 
-/// What the product answered to a request.
+/// The product's response to a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    /// Names in lower case.
+    /// Names are in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
 
 impl Reply {
-    /// The body as JSON; panics where it is none.
+    /// Panics if the body is not JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Checks that this is a refusal with this status, and its problem document.
+    /// Asserts the status and the problem document, and returns the problem.
     #[track_caller]
     pub(crate) fn expect_problem(&self, status: u16) -> Problem {
         assert_eq!(self.status, status, "{self:?}");
@@ -78,15 +78,15 @@ impl Reply {
     }
 }
 
-/// Why a request was refused.
+/// A problem document.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) detail: String,
-    /// The path of each violation of a document or of a parameter.
+    /// The path of each violation of a document or parameter.
     pub(crate) paths: Vec<String>,
 }
 
-/// What a command printed, and how it ended.
+/// The output and exit code of a command.
 #[derive(Debug, Clone)]
 pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,
@@ -95,19 +95,19 @@ pub(crate) struct CommandOutput {
 }
 
 impl Waypost {
-    /// Starts the product at a broker and waits until it is ready.
+    /// Starts the product and waits until it is ready.
     pub(crate) async fn start(broker_url: &str, prefix: &str) -> Self {
         Self::start_with(broker_url, prefix, &[]).await
     }
 
-    /// As [`start`](Self::start), with more of the environment: `("WAYPOST_RETRY__INITIAL_DELAY", "1s")`.
+    /// Like [`start`](Self::start), with additional variables: `("WAYPOST_RETRY__INITIAL_DELAY", "1s")`.
     pub(crate) async fn start_with(broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
         let waypost = Self::launch(broker_url, prefix, more);
         waypost.wait_until_ready().await;
         waypost
     }
 
-    /// Starts the product without waiting, for when it is not to become ready.
+    /// Starts the product without waiting until it is ready.
     pub(crate) fn launch(broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("waypost-store-").tempdir().expect("a temporary folder");
         let port = free_port();
@@ -135,12 +135,11 @@ impl Waypost {
         waypost
     }
 
-    /// From now on sends each request with this `Authorization`, unless it brings its own.
+    /// Sets the `Authorization` of further requests that have none.
     pub(crate) fn authenticate(&mut self, authorization: &str) {
         self.client = http_client(Some(authorization));
     }
 
-    /// Waits until it is ready.
     pub(crate) async fn wait_until_ready(&self) {
         let ready = async || {
             if let Some(status) = self.exit_status() {
@@ -152,39 +151,39 @@ impl Waypost {
         assert!(poll_until(DEFAULT_TIMEOUT, ready).await.is_some(), "the product did not become ready");
     }
 
-    /// Kills it (`kill -9`), and waits until it is gone.
+    /// Kills the process (`kill -9`), and waits until it ends.
     pub(crate) async fn kill(&self) {
         self.lock_process().as_mut().expect("a running product").kill().expect("the product can be killed");
         self.wait_for_exit().await;
     }
 
-    /// Asks it to end (SIGTERM); see [`wait_for_exit`](Self::wait).
+    /// Sends SIGTERM; see [`wait_for_exit`](Self::wait_for_exit).
     pub(crate) fn terminate(&self) {
         let pid = self.lock_process().as_ref().expect("a running product").id();
         send_signal("-TERM", &pid.to_string());
     }
 
-    /// Sends SIGHUP: it reads its settings again.
+    /// Sends SIGHUP: the product reads its settings again.
     pub(crate) fn reload(&self) {
         send_signal("-HUP", &self.pid().to_string());
     }
 
-    /// Has it stand still (SIGSTOP), until [`resume`](Self::thaw).
+    /// Suspends the process (SIGSTOP). [`resume`](Self::resume) continues it.
     pub(crate) fn suspend(&self) {
         send_signal("-STOP", &self.pid().to_string());
     }
 
-    /// Has it go on after [`suspend`](Self::freeze).
+    /// Continues the process after [`suspend`](Self::suspend).
     pub(crate) fn resume(&self) {
         send_signal("-CONT", &self.pid().to_string());
     }
 
-    /// Waits for its end, and tells how it ended.
+    /// Waits until the process ends.
     pub(crate) async fn wait_for_exit(&self) -> ExitStatus {
         self.wait_for_exit_within(DEFAULT_TIMEOUT).await
     }
 
-    /// Panics if the process runs after `deadline`.
+    /// Panics if the process still runs after `deadline`.
     pub(crate) async fn wait_for_exit_within(&self, deadline: Duration) -> ExitStatus {
         let Some(status) = poll_until(deadline, async || self.exit_status()).await else {
             panic!("the product did not end within {deadline:?}");
@@ -193,19 +192,19 @@ impl Waypost {
         status
     }
 
-    /// Starts it again after its end, with the same store, port and environment, and waits until it is ready.
+    /// Starts the product again with the same store, port and environment, and waits until it is ready.
     pub(crate) async fn restart(&self) {
         self.spawn(&[]);
         self.wait_until_ready().await;
     }
 
-    /// As [`restart`](Self::restart), but waits for nothing, and has `launcher`, a program and its arguments, become the
-    /// product; an empty one is none.
+    /// Like [`restart`](Self::restart), but does not wait. `launcher` is a program with arguments that executes the
+    /// product, or empty.
     pub(crate) fn relaunch(&self, launcher: &[&str]) {
         self.spawn(launcher);
     }
 
-    /// How it has ended, where it has without [`wait_for_exit`](Self::wait) having been told.
+    /// The exit status, if the process ended and [`wait_for_exit`](Self::wait_for_exit) has not returned it.
     pub(crate) fn take_exit_status(&self) -> Option<ExitStatus> {
         let mut process = self.lock_process();
         let status = process.as_mut()?.try_wait().expect("the product's status");
@@ -215,32 +214,30 @@ impl Waypost {
         status
     }
 
-    /// Whether it was started, and has not been seen to have ended.
+    /// Returns whether the process was started and its end has not been observed.
     pub(crate) fn is_running(&self) -> bool {
         self.lock_process().is_some()
     }
 
-    /// The folder of its local view (`store.path`).
+    /// The folder of the local view (`store.path`).
     pub(crate) fn store_path(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// The process's id.
     pub(crate) fn pid(&self) -> u32 {
         self.lock_process().as_ref().expect("a running product").id()
     }
 
-    /// The URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// Sends a request, with a JSON body where there is one.
+    /// Sends a request with an optional JSON body.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
         self.send_as(None, method, path, body).await
     }
 
-    /// As [`send`](Self::send), with an `Authorization` of its own where one is given.
+    /// Like [`send`](Self::send), with an optional `Authorization`.
     pub(crate) async fn send_as(
         &self,
         authorization: Option<&str>,
@@ -254,7 +251,7 @@ impl Waypost {
         self.send_with(method, path, &headers, body.map(Value::to_string).unwrap_or_default()).await
     }
 
-    /// Sends a request with headers and a body of any kind.
+    /// Sends a request with headers and a body of any type.
     pub(crate) async fn send_with(
         &self,
         method: Method,
@@ -281,12 +278,11 @@ impl Waypost {
         Reply { status, headers, body }
     }
 
-    /// `GET` of a path.
     pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path, None).await
     }
 
-    /// Stores a campaign, which must be accepted.
+    /// Stores a campaign. Panics if the request is refused.
     pub(crate) async fn put_campaign(&self, campaign: &Value) -> Reply {
         let id = campaign["id"].as_str().expect("a campaign has an id");
         let reply = self.send(Method::PUT, &format!("/v1/campaigns/{id}"), Some(campaign)).await;
@@ -294,7 +290,7 @@ impl Waypost {
         reply
     }
 
-    /// All metrics, by name with labels as they are printed: `waypost_deliveries_total{outcome="dead"}`.
+    /// All metrics by name with labels, as exposed: `waypost_deliveries_total{outcome="dead"}`.
     pub(crate) async fn metrics(&self) -> BTreeMap<String, f64> {
         let text = self.get("/metrics").await.body;
         let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -304,12 +300,12 @@ impl Waypost {
             .collect()
     }
 
-    /// One metric, named as in [`metrics`](Self::metrics); 0 where nothing has been counted yet.
+    /// One metric, named as in [`metrics`](Self::metrics). 0 if it does not exist yet.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         self.metrics().await.get(name).copied().unwrap_or_default()
     }
 
-    /// Waits until a metric is at least this.
+    /// Waits until a metric is at least `least`.
     pub(crate) async fn wait_for_metric(&self, name: &str, least: f64) {
         let reached = async || (self.metric(name).await >= least).then_some(());
         if poll_until(DEFAULT_TIMEOUT, reached).await.is_none() {
@@ -325,12 +321,12 @@ impl Waypost {
         output_of(command).await
     }
 
-    /// What it has printed so far, over all its runs.
+    /// The lines printed so far, over all starts.
     pub(crate) fn log_lines(&self) -> Vec<String> {
         lock(&self.lines).clone()
     }
 
-    /// Waits for a line it prints that contains `text`.
+    /// Waits for a printed line that contains `text`.
     pub(crate) async fn wait_for_log_line(&self, text: &str) -> String {
         let found = async || self.log_lines().into_iter().find(|line| line.contains(text));
         match poll_until(DEFAULT_TIMEOUT, found).await {
@@ -371,12 +367,12 @@ impl Drop for Waypost {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- the last the product (port {}) printed:\n{}\n---", self.port, self.last_log_lines());
+            eprintln!("--- last output of the product (port {}):\n{}\n---", self.port, self.last_log_lines());
         }
     }
 }
 
-/// The program, with nothing of the caller's own settings, and nothing to read; begun by a launcher where there is one.
+/// The program with a clean environment and no standard input, executed by `launcher` if that is not empty.
 fn waypost_command(launcher: &[&str]) -> Command {
     let mut words = launcher.iter().copied().chain([PROGRAM]);
     let mut command = Command::new(words.next().unwrap_or(PROGRAM));
@@ -390,7 +386,7 @@ fn waypost_command(launcher: &[&str]) -> Command {
     command
 }
 
-/// Gathers what a process prints, line by line, until it closes its end.
+/// Collects the lines that a process prints until it closes the pipe.
 fn collect_lines(output: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n') {
@@ -414,11 +410,12 @@ async fn output_of(mut command: Command) -> CommandOutput {
 }
 
 fn http_client(authorization: Option<&str>) -> Client {
-    // The client refuses to be built without one, though it speaks to 127.0.0.1 in the clear. Another test may have been first.
+    // The client can't be built without a crypto provider, although it uses plain HTTP. Another test may have installed
+    // one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let authorization = authorization.map(|value| HeaderValue::from_str(value).expect("a header's value"));
     let headers: HeaderMap = authorization.into_iter().map(|value| (AUTHORIZATION, value)).collect();
-    // A redirect is an answer like any other.
+    // Redirects are returned, not followed.
     let redirect = reqwest::redirect::Policy::none();
     Client::builder().no_proxy().redirect(redirect).default_headers(headers).build().expect("an HTTP client")
 }
@@ -427,7 +424,7 @@ fn parse_metric(text: &str) -> f64 {
     text.parse().unwrap_or_else(|_| panic!("a metric is not a number: {text:?}"))
 }
 
-/// What these locks guard is whole even where a test panicked with one in hand.
+/// A test that panics poisons the lock, but the data stay consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
-//! axe-core, which finds what shuts people out of a page: installed from the npm registry once, and put into a page as what the
-//! driver runs, which no content security policy of the page forbids.
+//! axe-core, which finds accessibility violations on a page. It is installed from the npm registry once. The driver
+//! injects it, so the content security policy of the page does not apply.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(super) struct Violation {
     nodes: Vec<Node>,
 }
 
-/// Where it does.
+/// An element that breaks the rule.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Node {
@@ -52,7 +52,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What axe-core finds on the page, of serious or critical impact.
+/// The violations on the page with serious or critical impact.
 pub(super) async fn serious_violations(browser: &Browser) -> Vec<Violation> {
     let source = run_blocking(axe_source).await;
     if browser.script("return typeof axe === 'undefined';", Vec::new()).await {
@@ -69,7 +69,7 @@ pub(super) async fn serious_violations(browser: &Browser) -> Vec<Violation> {
     violations
 }
 
-/// Its source.
+/// The source of axe-core.
 fn axe_source() -> &'static str {
     static SOURCE: OnceLock<String> = OnceLock::new();
     SOURCE.get_or_init(|| {
@@ -78,8 +78,8 @@ fn axe_source() -> &'static str {
     })
 }
 
-/// The folder it is in. Other test processes may install it at the same time: each does in a folder of its own, and the first that has
-/// done so wins.
+/// Returns the folder with axe-core, and installs it if necessary. Concurrent test processes install it in separate
+/// folders. The first to finish moves its folder to the final place.
 fn install_once() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join(format!("axe-core-{AXE_VERSION}"));

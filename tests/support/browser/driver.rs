@@ -1,5 +1,5 @@
-//! A chromedriver with its browser, run by `scripts/web-driver` in a temporary folder. The script watches its standard input, whose
-//! other end is held here: both end when their [`Driver`] is dropped, and when the test process ends, however that comes.
+//! A chromedriver with its browser, run by `scripts/web-driver` in a temporary folder. The script ends both when its
+//! standard input closes: when the [`Driver`] is dropped or the test process ends.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -8,16 +8,15 @@ use tempfile::TempDir;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/web-driver");
 
-/// The process, and where it listens.
 pub(super) struct Driver {
     script: Child,
     port: u16,
-    // Last to be dropped: removes the folder where the script has not.
+    // Dropped last: removes the folder if the script did not.
     _temporary: TempDir,
 }
 
 impl Driver {
-    /// Starts one and waits until it listens; panics with what it said where it does not start.
+    /// Starts a driver and waits until it listens. Panics with the script's errors if it does not start.
     pub(super) fn start() -> Self {
         let temporary = tempfile::Builder::new().prefix("waypost-browser-").tempdir().expect("a temporary folder");
         let mut script = Command::new(SCRIPT)
@@ -35,12 +34,12 @@ impl Driver {
             let stderr = script.stderr.as_mut().expect("the script's errors are piped");
             stderr.read_to_string(&mut trouble).expect("the script's errors are text");
             let _ = script.wait();
-            panic!("no browser could be started:\n{trouble}");
+            panic!("could not start a browser:\n{trouble}");
         };
         Self { script, port, _temporary: temporary }
     }
 
-    /// Where it takes commands.
+    /// The URL for WebDriver commands.
     pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -48,7 +47,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // The script ends driver and browser at once when this closes.
+        // The script ends the driver and the browser when this closes.
         drop(self.script.stdin.take());
         let _ = self.script.wait();
     }

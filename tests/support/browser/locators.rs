@@ -1,5 +1,5 @@
-//! What is on a page, named as a person names it who sees or hears it: by its role and its name. Both are those that Chromium
-//! gives to a screen reader, so a thing that can't be found here can't be found by one either.
+//! Locators find elements by role and accessible name, as Chromium reports them to a screen reader. So a screen reader
+//! can find every element that a test finds.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,12 +9,12 @@ use thirtyfour::WebElement;
 
 use super::Browser;
 
-/// A button, a link, a field … of this name.
+/// A button, link, field or other element with this name.
 #[derive(Debug, Clone)]
 pub(crate) struct Locator {
-    /// What a person calls it.
+    /// The word for error messages.
     kind: &'static str,
-    /// What Chromium calls it: any of these.
+    /// The accessibility roles of Chromium. An element has one of them.
     roles: &'static [&'static str],
     name: NameMatch,
     inside: Option<Box<Locator>>,
@@ -24,62 +24,58 @@ pub(crate) struct Locator {
 enum NameMatch {
     Exact(String),
     Containing(String),
-    /// It has no name, but text in it.
+    /// The element has no name, but contains this text.
     TextContent(String),
 }
 
-/// What can be pressed.
 pub(crate) fn button(name: &str) -> Locator {
     Locator::exact("button", &["button"], name)
 }
 
-/// What leads elsewhere.
 pub(crate) fn link(name: &str) -> Locator {
     Locator::exact("link", &["link"], name)
 }
 
-/// What takes text, by its label.
+/// A text field, by its label.
 pub(crate) fn field(label: &str) -> Locator {
     Locator::exact("field", &["textbox", "searchbox", "spinbutton", "Date", "DateTime"], label)
 }
 
-/// What has a choice, by its label.
+/// A select or combobox, by its label.
 pub(crate) fn choice(label: &str) -> Locator {
     Locator::exact("choice", &["combobox", "listbox"], label)
 }
 
-/// A box to tick, or a switch, by its label.
+/// A checkbox or switch, by its label.
 pub(crate) fn checkbox(label: &str) -> Locator {
     Locator::exact("checkbox", &["checkbox", "switch"], label)
 }
 
-/// One of several, by its label.
+/// A radio button, by its label.
 pub(crate) fn radio(label: &str) -> Locator {
     Locator::exact("radio button", &["radio"], label)
 }
 
-/// What opens a part of the page (`<summary>`).
+/// A `<summary>`.
 pub(crate) fn summary(name: &str) -> Locator {
     Locator::exact("summary", &["DisclosureTriangle", "DisclosureTriangleGrouped"], name)
 }
 
-/// The title of a part of the page.
 pub(crate) fn heading(name: &str) -> Locator {
     Locator::exact("heading", &["heading"], name)
 }
 
-/// A dialog, by its title.
 pub(crate) fn dialog(name: &str) -> Locator {
     Locator::exact("dialog", &["dialog", "alertdialog"], name)
 }
 
-/// A named part of the page: a landmark, a group, a table.
+/// A landmark, group or table, by its name.
 pub(crate) fn region(name: &str) -> Locator {
     let roles = &["region", "navigation", "main", "form", "group", "search", "table", "list", "banner", "contentinfo"];
     Locator::exact("region", roles, name)
 }
 
-/// The row of a table, or the item of a list, that has this text in it.
+/// The table row or list item that contains this text.
 pub(crate) fn row(text: &str) -> Locator {
     Locator {
         kind: "row",
@@ -94,7 +90,7 @@ impl Locator {
         Self { kind, roles, name: NameMatch::Exact(collapse_whitespace(name)), inside: None }
     }
 
-    /// The same, with more text around its name; with an empty name it is any of its kind.
+    /// Also matches longer names that contain this one. With an empty name it matches every element of the roles.
     pub(crate) fn with_partial_name(self) -> Self {
         let name = match self.name {
             NameMatch::Exact(name) => NameMatch::Containing(name),
@@ -103,7 +99,7 @@ impl Locator {
         Self { name, ..self }
     }
 
-    /// The same inside of another thing: `button("Discard").inside(row("dl_17"))`.
+    /// Matches only inside of another element: `button("Discard").inside(row("dl_17"))`.
     pub(crate) fn inside(self, outer: Locator) -> Self {
         Self { inside: Some(Box::new(outer)), ..self }
     }
@@ -127,20 +123,20 @@ impl fmt::Display for Locator {
     }
 }
 
-/// A thing as it stands on the page.
+/// A node of the accessibility tree.
 struct AccessibilityNode {
     role: String,
     name: String,
     node: Value,
 }
 
-/// What is not there, and what is, said for whoever reads a failed test.
+/// The error says what was not found, and what exists instead.
 pub(super) type QueryResult<T> = Result<T, String>;
 
 impl Browser {
-    /// The one thing that is meant.
+    /// The only matching element. Several or none are an error.
     pub(super) async fn find(&self, thing: &Locator) -> QueryResult<WebElement> {
-        // Handed over in a variable of the page: the two protocols have no other name in common for it.
+        // A variable of the page carries the element, because WebDriver and the DevTools Protocol share no ids.
         let object = self.object_id(thing).await?;
         let keep = "function () { globalThis.foundByTest = this; }";
         let call = json!({ "objectId": object, "functionDeclaration": keep });
@@ -150,13 +146,13 @@ impl Browser {
         taken.element().map_err(|error| error.to_string())
     }
 
-    /// The names of all things that are meant, in the order of the page.
+    /// The names of all matching elements, in the order of the page.
     pub(super) async fn all_names(&self, thing: &Locator) -> QueryResult<Vec<String>> {
         let standing = self.nodes_with_roles(thing).await?.into_iter();
         Ok(standing.filter(|one| thing.matches(&one.role, &one.name)).map(|one| one.name).collect())
     }
 
-    /// Whether the focus is on it.
+    /// Fails if the element does not have the focus.
     pub(super) async fn has_focus(&self, thing: &Locator) -> QueryResult<()> {
         let focused = self.devtools("Runtime.evaluate", json!({ "expression": "document.activeElement" })).await?;
         let ask = json!({ "objectId": focused["result"]["objectId"], "fetchRelatives": false });
@@ -184,7 +180,7 @@ impl Browser {
         }
     }
 
-    /// All of a thing's roles, whatever their names.
+    /// All elements with the locator's roles, whatever their names.
     async fn nodes_with_roles(&self, thing: &Locator) -> QueryResult<Vec<AccessibilityNode>> {
         let root = match &thing.inside {
             Some(outer) => Box::pin(self.object_id(outer)).await?,
@@ -216,7 +212,7 @@ fn to_accessibility_node(node: &Value) -> AccessibilityNode {
     AccessibilityNode { role: text("role"), name: text("name"), node: node["backendDOMNodeId"].clone() }
 }
 
-/// Things of these roles, named by the text in them. Every node comes after those it is in.
+/// Elements with these roles, named by their text. Every node comes after its ancestors.
 fn nodes_by_text(roles: &[&str], nodes: &[Value]) -> Vec<AccessibilityNode> {
     let mut all: Vec<AccessibilityNode> = Vec::new();
     let mut inside_of: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -238,7 +234,7 @@ fn nodes_by_text(roles: &[&str], nodes: &[Value]) -> Vec<AccessibilityNode> {
     all
 }
 
-/// Text as it is read: one space between words.
+/// Replaces each run of whitespace by one space.
 pub(super) fn collapse_whitespace(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,5 +1,5 @@
-//! What every page of the console must be: quiet (no error on its console), within its width, and open to everybody, as far as
-//! axe-core can tell.
+//! Checks for every page of the console: no errors in the browser's console, no horizontal overflow, and no
+//! accessibility violations.
 
 use std::future::Future;
 use std::panic::Location;
@@ -11,7 +11,7 @@ use super::{Browser, Motion, Scheme, axe};
 
 const OVERFLOW_SCRIPT: &str = include_str!("overflow.js");
 
-/// Widths that every page has to fit: a small telephone's, and a large screen's.
+/// Every page must fit these widths: a small phone and a large screen.
 pub(crate) const CHECKED_WIDTHS: [u32; 2] = [360, 1920];
 
 #[derive(Debug, Deserialize)]
@@ -22,18 +22,19 @@ struct PageExtent {
 }
 
 impl Browser {
-    /// What the console of the pages has said since this was asked last.
+    /// The messages in the browser's console since the last call.
     pub(crate) async fn take_console_log(&self) -> Vec<BrowserLogEntry> {
         self.session.browser_log().await.unwrap_or_else(|error| panic!("the browser's console: {error}"))
     }
 
-    /// The errors among that: an exception, something that was not to be had, or that the page's content security policy forbids.
+    /// The errors in the browser's console since the last call: exceptions, failed requests and violations of the
+    /// content security policy.
     pub(crate) async fn take_console_errors(&self) -> Vec<String> {
         let said = self.take_console_log().await.into_iter();
         said.filter(|entry| entry.level == "SEVERE").map(|entry| entry.message).collect()
     }
 
-    /// In which way the page does not fit a screen of this width, where it does not. The browser is as wide as before then.
+    /// Describes how the page overflows a screen of this width, if it does. Restores the width afterwards.
     pub(crate) async fn overflow_at(&self, width: u32) -> Option<String> {
         let before = self.width();
         self.resize(width).await;
@@ -45,12 +46,12 @@ impl Browser {
         (wide > laid_out).then(|| format!("{wide} wide on a screen of {width}; what protrudes: {protruding:#?}"))
     }
 
-    /// What axe-core finds that shuts people out, of serious or critical impact.
+    /// The violations that axe-core finds, with serious or critical impact.
     pub(crate) async fn accessibility_violations(&self) -> Vec<String> {
         axe::serious_violations(self).await.iter().map(ToString::to_string).collect()
     }
 
-    /// Fails if a page has had an error since the console was asked last.
+    /// Fails if the browser's console has errors since the last call.
     #[track_caller]
     pub(crate) fn assert_no_console_errors(&self) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -60,7 +61,7 @@ impl Browser {
         }
     }
 
-    /// Fails if the page does not fit a screen of one of these widths.
+    /// Fails if the page overflows at one of these widths.
     #[track_caller]
     pub(crate) fn assert_fits_widths(&self, widths: &[u32]) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -73,7 +74,7 @@ impl Browser {
         }
     }
 
-    /// Fails if the page shuts people out.
+    /// Fails if axe-core finds a serious or critical violation.
     #[track_caller]
     pub(crate) fn assert_accessible(&self) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -88,7 +89,7 @@ impl Browser {
         }
     }
 
-    /// All of it: at [`WIDTHS`], in light and in dark.
+    /// Runs all checks at [`CHECKED_WIDTHS`], in light and dark colors.
     #[track_caller]
     pub(crate) fn assert_page_quality(&self) -> impl Future<Output = ()> {
         let caller = Location::caller();

@@ -1,5 +1,5 @@
-//! The account: what became of every event, from what the publishers, the receivers and the dead-letter stream have. A plain
-//! function of the three.
+//! The account: what happened to every event, computed from the records of the publishers, the receivers and the
+//! dead-letter stream.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,41 +10,40 @@ use super::load::{ExpectedDelivery, expected_deliveries};
 /// The account at the end of a drill.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// Events the broker has confirmed.
+    /// Events that the broker confirmed.
     pub(crate) published: usize,
-    /// Events whose confirm never came.
+    /// Events that were published but never confirmed.
     pub(crate) unconfirmed: usize,
-    /// Of those, how many came all the same.
+    /// Unconfirmed events that arrived nevertheless.
     pub(crate) unconfirmed_but_seen: usize,
-    /// What the confirmed events had to reach: `delivered`, `dead` and `lost` together.
+    /// Deliveries expected from confirmed events: the sum of `delivered`, `dead` and `lost`.
     pub(crate) expected: usize,
-    /// A receiver said 2xx.
+    /// Deliveries that a receiver answered with 2xx.
     pub(crate) delivered: usize,
-    /// No receiver did, and it is in the dead-letter stream: how many, by reason.
+    /// Undelivered deliveries in the dead-letter stream, by reason.
     pub(crate) dead: BTreeMap<String, usize>,
-    /// Neither.
+    /// Deliveries that are neither delivered nor dead.
     pub(crate) lost: Vec<ExpectedDelivery>,
-    /// Requests, of whatever event.
+    /// All requests, also those of unconfirmed events.
     pub(crate) requests: usize,
-    /// Requests that were answered with 2xx though one of the same errand had been before.
+    /// Requests answered with 2xx after an earlier request of the same delivery.
     pub(crate) duplicates: usize,
-    /// Errands that were delivered, and are dead letters as well.
+    /// Deliveries that succeeded and are also dead letters.
     pub(crate) delivered_and_dead: usize,
-    /// Dead letters of errands that had one already.
+    /// Dead letters of deliveries that already had one.
     pub(crate) duplicate_letters: usize,
-    /// What must never be: an errand with two `webhook-id`s, two errands with one, something that was
-    /// not published, a delivery given up before its time.
+    /// Violated invariants: a delivery with two `webhook-id`s, two deliveries with one, a request that was not
+    /// published, a delivery that was given up too early.
     pub(crate) contradictions: Vec<String>,
 }
 
 impl Account {
-    /// Whether it is as it was promised.
+    /// Returns whether nothing was lost and no invariant was violated.
     pub(crate) fn is_balanced(&self) -> bool {
         self.lost.is_empty() && self.contradictions.is_empty()
     }
 }
 
-/// Draws it up.
 pub(crate) fn build_account(pages: &LedgerEntries, letters: &[DeadLetter]) -> Account {
     let mut account = Account { requests: pages.requests.len(), ..Account::default() };
     let mut ids = WebhookIds::default();
@@ -95,7 +94,7 @@ pub(crate) fn build_account(pages: &LedgerEntries, letters: &[DeadLetter]) -> Ac
     account
 }
 
-/// Which `webhook-id` belongs to which errand.
+/// The `webhook-id` of each delivery.
 #[derive(Default)]
 struct WebhookIds<'a> {
     by_delivery: HashMap<ExpectedDelivery, &'a str>,

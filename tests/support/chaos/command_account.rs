@@ -1,5 +1,5 @@
-//! What became of what the operator wanted done, and whether workers show every dead letter. A plain function of the orders, of what the
-//! receivers accepted, of the dead letters in their stream, and of what the workers show at the end.
+//! What happened to the operator's commands, and whether workers show every dead letter. Computed from the commands,
+//! the requests that receivers accepted, the dead-letter stream, and the final views of the workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,22 +9,21 @@ use super::load::ExpectedDelivery;
 use super::missing_letters::missing_letters;
 use super::views::{LetterState, WorkerView};
 
-/// The account of orders.
+/// The account of the operator's commands.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct CommandAccount {
-    /// Changes of campaigns that were confirmed, and those of which nobody knows.
+    /// Confirmed changes of campaigns, and changes with an unknown result.
     pub(crate) changes: (usize, usize),
-    /// Replays that were accepted, and those of which nobody knows.
+    /// Accepted replays, and replays with an unknown result.
     pub(crate) replays: (usize, usize),
-    /// Discards, likewise.
+    /// Confirmed discards, and discards with an unknown result.
     pub(crate) discards: (usize, usize),
-    /// Letters by their state at the end.
+    /// The number of letters by final state.
     pub(crate) states: BTreeMap<String, usize>,
-    /// What must never be.
+    /// Violated invariants.
     pub(crate) contradictions: Vec<String>,
 }
 
-/// Draws it up.
 pub(crate) fn build_account(pages: &LedgerEntries, in_stream: &[DeadLetter], views: &[WorkerView]) -> CommandAccount {
     let mut account = CommandAccount::default();
     let Some(view) = views.first() else {
@@ -44,7 +43,7 @@ pub(crate) fn build_account(pages: &LedgerEntries, in_stream: &[DeadLetter], vie
     account
 }
 
-/// The first thing that differs.
+/// Describes the first difference of two views.
 fn first_difference(one: &WorkerView, other: &WorkerView) -> String {
     if one.campaigns != other.campaigns {
         return format!("campaigns {:?} and {:?}", one.campaigns, other.campaigns);
@@ -58,7 +57,8 @@ fn first_difference(one: &WorkerView, other: &WorkerView) -> String {
     format!("{} letters, the first {first:?}", differing.len())
 }
 
-/// Each confirmed change is in the campaign, or in an earlier version of it; the campaign is wholly of one edition.
+/// Each confirmed change must be in the campaign or in one of its earlier versions. All parts of a campaign must have
+/// the same edition.
 fn check_campaigns(pages: &LedgerEntries, view: &WorkerView, account: &mut CommandAccount) {
     for (receiver, (version, edition)) in view.campaigns.iter().enumerate() {
         let Some(edition) = edition else {
@@ -95,11 +95,13 @@ fn check_campaigns(pages: &LedgerEntries, view: &WorkerView, account: &mut Comma
     }
 }
 
-/// Each letter is in a state that somebody wanted. What is replayed was accepted, or is dead again, in another letter.
+/// Each letter must be in a state that a command asked for. A replayed letter must be accepted, or dead again as
+/// another letter.
 fn check_letters(pages: &LedgerEntries, view: &WorkerView, account: &mut CommandAccount) {
     let mut to_replay = BTreeSet::new();
     let mut to_discard = BTreeMap::new();
-    // The operator chose them at a worker that had not read of the discard yet. A discarded letter may be replayed by its id.
+    // The operator selected these letters at a worker that had not read the discard yet. A discarded letter may be
+    // replayed by its id.
     let mut replayed_after_discard = BTreeSet::new();
     for order in &pages.commands {
         match order {

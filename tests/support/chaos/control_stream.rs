@@ -1,5 +1,5 @@
-//! The witness: a stream beside those of Waypost, that Waypost knows nothing of. What the broker has confirmed there and does
-//! not have at the end, the broker has lost, and might have lost of Waypost's dead letters as well.
+//! The control stream: a stream that Waypost does not use. If the broker lost confirmed records of this stream, it may
+//! have lost dead letters too.
 
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -10,16 +10,16 @@ use super::load::event_number;
 use crate::support::Amqp;
 use crate::support::amqp::Record;
 
-/// What the witness says.
+/// The result of reading the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ControlStreamResult {
-    /// Records that the broker has confirmed.
+    /// Records that the broker confirmed.
     pub(crate) confirmed: usize,
-    /// Those of them that it does not have.
+    /// The confirmed records that the broker does not have.
     pub(crate) lost: Vec<u64>,
 }
 
-/// Declares an exchange and a stream of this name.
+/// Declares an exchange and a stream with the same name.
 pub(crate) async fn declare_control_stream(amqp: &Amqp, name: &str) {
     let channel = amqp.channel().await;
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -32,7 +32,7 @@ pub(crate) async fn declare_control_stream(amqp: &Amqp, name: &str) {
     channel.queue_bind(name.into(), name.into(), "#".into(), options, arguments).await.expect("a binding");
 }
 
-/// Lays the publisher's record beside the stream.
+/// Compares the confirmed records of the publisher with the records of the stream.
 pub(crate) fn check_control_stream(ledger: &Ledger, records: &[Record]) -> ControlStreamResult {
     let there: std::collections::BTreeSet<u64> =
         records.iter().filter_map(|record| event_number(&String::from_utf8_lossy(&record.body))).collect();

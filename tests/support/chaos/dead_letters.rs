@@ -1,4 +1,4 @@
-//! The dead letters, as they are in the records of their stream.
+//! Dead letters as the stream records them.
 
 use serde_json::Value;
 
@@ -7,25 +7,24 @@ use super::load::{
 };
 use crate::support::amqp::Record;
 
-/// A dead letter of the drill's.
+/// A dead letter of the drill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeadLetter {
-    /// None if RabbitMQ itself wrote the record, because it removed the message from a queue.
+    /// `None` if RabbitMQ itself wrote the record because it removed the message from a queue.
     pub(crate) id: Option<String>,
     pub(crate) delivery: ExpectedDelivery,
-    /// The `webhook-id` its requests carried; none where it could not be read, or the broker gave it up.
+    /// The `webhook-id` of the requests. `None` if the event was malformed or the broker removed the message.
     pub(crate) delivery_id: Option<String>,
     pub(crate) reason: String,
-    /// Whether it is of a replay, which makes one attempt.
+    /// Whether the letter results from a replay, which makes one attempt.
     pub(crate) replayed: bool,
-    /// How many attempts it had.
     pub(crate) attempts: usize,
     /// The status of the last attempt.
     pub(crate) status: Option<u16>,
 }
 
 impl DeadLetter {
-    /// Whether the delivery had all it was to have before it was given up.
+    /// Returns whether the delivery had all its attempts before it was given up.
     pub(crate) fn has_reached_its_end(&self) -> bool {
         match self.reason.as_str() {
             "exhausted" => self.attempts == MAX_ATTEMPTS || self.replayed,
@@ -35,11 +34,11 @@ impl DeadLetter {
     }
 }
 
-/// All letters, and what can't be read as one.
+/// All letters, and the records that can't be parsed as one.
 pub(crate) fn parse_dead_letters(records: &[Record]) -> (Vec<DeadLetter>, Vec<String>) {
     let (mut letters, mut strange) = (Vec::new(), Vec::new());
     for record in records {
-        // A record without a body marks an end that a worker looked for.
+        // A worker appends a record without a body to find the end of the stream.
         if record.body.is_empty() || is_state_record(record) {
             continue;
         }
@@ -51,12 +50,13 @@ pub(crate) fn parse_dead_letters(records: &[Record]) -> (Vec<DeadLetter>, Vec<St
     (letters, strange)
 }
 
-/// Whether a record says what was done with letters: replays and discards are in the same stream.
+/// Returns whether a record is a replay or a discard. They are in the same stream as the letters.
 fn is_state_record(record: &Record) -> bool {
     record.body.starts_with(br#"{"mark":"#)
 }
 
-/// The letter in a record. What the broker has given up by itself is there as it was: an event, a delivery, or several.
+/// The letters in a record. A message that the broker removed is recorded unchanged: an event, a delivery, or several
+/// deliveries.
 fn parse_record(record: &Record) -> Option<Vec<DeadLetter>> {
     let body: Value = serde_json::from_slice(&record.body).ok()?;
     if let Some(why) = record.header("x-first-death-reason") {

@@ -1,4 +1,4 @@
-//! The end of a drill: all is healed, and what waits in the broker or is in a worker's hands has to come to an end.
+//! The end of a drill: all faults are over, and the remaining messages must be processed.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::setup::{ChaosSetup, is_ready};
 use crate::support::Amqp;
 use crate::support::wait::poll_until;
 
-/// What has not come to an end by then never will: the longest way through all attempts takes a minute, and a receiver that
-/// was of no use for half a minute is asked again after another.
+/// All attempts of a delivery take at most a minute. A receiver that failed for half a minute is tried again after
+/// another half.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What was still there when patience was at its end.
+/// The work that was left at the deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DrainResult {
     Drained {
@@ -21,15 +21,15 @@ pub(crate) enum DrainResult {
     },
     TimedOut {
         left: String,
-        /// What the broker and the workers say of it.
+        /// What the broker and the workers report about the remaining work.
         diagnosis: String,
-        /// What is left once the quorum queues that have messages got other leaders; nothing, if RabbitMQ held the messages for
-        /// channels that had ended.
+        /// The work left after the quorum queues with messages have new leaders. Empty if RabbitMQ held the messages
+        /// for channels that had ended.
         left_by_new_leaders: String,
     },
 }
 
-/// What `rabbitmqctl` is asked if something is left.
+/// The `rabbitmqctl` commands to run if work is left.
 const DIAGNOSTIC_COMMANDS: [&[&str]; 4] = [
     &["list_queues", "name", "messages", "messages_ready", "messages_unacknowledged", "consumers", "leader", "online"],
     &["list_consumers", "queue_name", "channel_pid", "consumer_tag", "prefetch_count", "active"],
@@ -37,10 +37,11 @@ const DIAGNOSTIC_COMMANDS: [&[&str]; 4] = [
     &["list_connections", "pid", "client_properties", "state", "peer_port"],
 ];
 
-/// Time for new leaders to serve what the old ones held.
+/// New leaders need this long at most to deliver the messages that the old leaders held.
 const NEW_LEADERS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// For `rabbitmqctl eval`: the state of a quorum queue, with its consumers and what each of them has.
+/// An expression for `rabbitmqctl eval` that returns the state of a quorum queue, with its consumers and their
+/// unacknowledged messages.
 fn queue_state(queue: &str) -> String {
     format!(
         "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), \
@@ -48,7 +49,7 @@ fn queue_state(queue: &str) -> String {
     )
 }
 
-/// For `rabbitmqctl eval`: another member becomes the leader of a quorum queue.
+/// An expression for `rabbitmqctl eval` that moves the leader of a quorum queue to another member.
 fn move_leader(queue: &str) -> String {
     format!(
         "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), \
@@ -58,7 +59,7 @@ fn move_leader(queue: &str) -> String {
     )
 }
 
-/// Waits until nothing is left, seen often enough for RabbitMQ to have counted anew (every five seconds).
+/// Waits until no work is left in several polls, because RabbitMQ updates its counters every five seconds.
 pub(crate) async fn wait_until_drained(setup: &ChaosSetup) -> DrainResult {
     let url = setup.cluster.nodes()[0].url();
 
@@ -67,7 +68,7 @@ pub(crate) async fn wait_until_drained(setup: &ChaosSetup) -> DrainResult {
     let mut empty_since = None;
     let drained = poll_until(DRAIN_TIMEOUT, async || {
         setup.restart_ended_workers();
-        // Past all proxies, which are healed. The node may pause itself, and then the connection is lost.
+        // Connects without a proxy. The node may pause itself, which closes the connection.
         let amqp = Amqp::connect_with_retry(&url).await;
         left = remaining_work(setup, &amqp).await;
         if !left.is_empty() {
@@ -124,7 +125,7 @@ async fn diagnose(setup: &ChaosSetup, queues: &[String]) -> String {
     diagnosis
 }
 
-/// In words; empty where nothing is.
+/// Describes the remaining work. Empty if none is left.
 async fn remaining_work(setup: &ChaosSetup, amqp: &Amqp) -> String {
     let mut left = Vec::new();
     for (number, worker) in setup.workers.iter().enumerate() {
@@ -150,7 +151,7 @@ async fn remaining_work(setup: &ChaosSetup, amqp: &Amqp) -> String {
     if !left.is_empty() {
         return left.join(", ");
     }
-    // Those in a consumer's hands too: dear, and so asked last.
+    // Unacknowledged messages too. This query is slow, so it comes last.
     let streams = [names.dead_letters(), names.campaigns()];
     let listing = setup.cluster.ctl(&["list_queues", "--no-table-headers", "name", "messages"]).await;
     let Some(listing) = listing else { return "the broker does not answer".to_owned() };

@@ -1,11 +1,11 @@
-//! A clock that can be made to jump, of one worker only: `libfaketime`, where it is installed, gives that process another
-//! time of day. Its monotonic clock stays as it is, as a real one does when the time of day is set.
+//! A clock of one worker that can jump. If `libfaketime` is installed, it changes the time of day of the process. The
+//! monotonic clock stays correct, as if the system time were set.
 
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// Where distributions put the library.
+/// The paths of the library in common distributions.
 const LIBRARIES: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -13,7 +13,7 @@ const LIBRARIES: [&str; 4] = [
     "/usr/lib/faketime/libfaketimeMT.so.1",
 ];
 
-/// The clock of a process.
+/// The clock of one process.
 pub(crate) struct FakeClock {
     library: &'static str,
     offset: PathBuf,
@@ -21,7 +21,7 @@ pub(crate) struct FakeClock {
 }
 
 impl FakeClock {
-    /// One that goes right; none where the library is missing.
+    /// A correct clock. `None` if the library is not installed.
     pub(crate) fn new() -> Option<Self> {
         let library = LIBRARIES.into_iter().find(|library| Path::new(library).exists())?;
         let folder = tempfile::Builder::new().prefix("waypost-clock-").tempdir().expect("a temporary folder");
@@ -30,15 +30,15 @@ impl FakeClock {
         Some(clock)
     }
 
-    /// Makes it so many seconds more (`+40`) or less (`-40`) than it is.
+    /// Sets the offset from the real time in seconds (`+40` or `-40`).
     pub(crate) fn set_offset(&self, seconds: &str) {
-        // In one step: a reader must not find half of it.
+        // Replaces the file atomically, so that no reader sees half of it.
         let next = self.offset.with_extension("next");
         std::fs::write(&next, seconds).expect("the offset is written");
         std::fs::rename(&next, &self.offset).expect("the offset is put in place");
     }
 
-    /// What the process whose clock it is to be has in its environment.
+    /// Environment variables for the process with this clock.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let offset = self.offset.display().to_string();
         let pairs = [

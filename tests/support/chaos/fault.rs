@@ -1,67 +1,67 @@
-//! What is done to the system: every kind of fault, whom it can befall, and for how long.
+//! The kinds of faults, their lanes and their durations.
 
 use std::time::Duration;
 
 /// A kind of fault, in the order of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Fault {
-    /// `kill -9` of a worker; it is started again with its store.
+    /// `kill -9` of a worker, then a restart with its store.
     WorkerKilled,
-    /// SIGTERM to a worker; it is started again.
+    /// SIGTERM to a worker, then a restart.
     WorkerStopped,
-    /// A worker stands still (SIGSTOP), and then goes on as if nothing had been.
+    /// SIGSTOP of a worker, then SIGCONT.
     WorkerFrozen,
-    /// `kill -9` of a worker, and its store is gone.
+    /// `kill -9` of a worker and deletion of its store, then a restart.
     StoreLost,
-    /// A worker's store is on a disk that fills up; it is started again with room.
+    /// The disk of a worker's store fills up, then a restart with free space.
     DiskFull,
     /// A worker's clock jumps forward, and back at the end.
     ClockAhead,
     /// A worker's clock jumps back, and forward at the end.
     ClockBehind,
-    /// `kill -9` of a broker's node; it is started again.
+    /// `kill -9` of a broker node, then a restart.
     NodeKilled,
-    /// The same, of the node that leads the queue of events.
+    /// `kill -9` of the node that leads the queue of events, then a restart.
     LeaderKilled,
-    /// `kill -9` of all nodes at once; they are started again.
+    /// `kill -9` of all nodes at once, then a restart.
     ClusterKilled,
-    /// A node stands still (SIGSTOP), and then goes on.
+    /// SIGSTOP of a node, then SIGCONT.
     NodeFrozen,
-    /// A node is short of memory: the cluster takes no messages.
+    /// A node raises the memory alarm, so the cluster accepts no messages.
     MemoryAlarm,
-    /// A node is cut off from the others; clients still reach it.
+    /// A node can't reach the other nodes. Clients still reach it.
     NodePartitioned,
-    /// What one node sends to another is lost, and the other way it arrives.
+    /// Packets from one node to another are lost, but not in the other direction.
     NodeOneWayPartition,
     /// A fifth of a node's packets are lost.
     NodePacketLoss,
-    /// A node's packets are late.
+    /// A node's packets are delayed.
     NodePacketDelay,
     /// A node writes to its disk slowly.
     NodeDiskSlow,
-    /// All connections of a worker or a publisher are cut, and new ones refused for a while.
+    /// All connections of a worker or a publisher are cut, and new ones are refused for a while.
     ConnectionsCut,
-    /// What a worker or a publisher sends and gets is late.
+    /// The connections of a worker or a publisher are slow.
     ConnectionsSlow,
-    /// Connections stay open, and nothing passes.
+    /// Connections stay open but forward nothing.
     ConnectionsStalled,
     /// A receiver answers 500.
     ReceiverFails,
-    /// A receiver answers 429, and when to come again.
+    /// A receiver answers 429 with `Retry-After`.
     ReceiverRateLimits,
     /// A receiver answers 410.
     ReceiverGone,
-    /// A receiver takes requests and never answers.
+    /// A receiver never answers.
     ReceiverHangs,
     /// A receiver resets connections.
     ReceiverResets,
-    /// A receiver's answers, good and bad, come a byte at a time.
+    /// A receiver sends its answers one byte at a time.
     ReceiverTrickles,
-    /// A receiver's answers, good and bad, have no end.
+    /// A receiver sends answers without an end.
     ReceiverNeverEnds,
 }
 
-/// Faults of one lane come one after the other; lanes go side by side.
+/// Faults of one lane run one after the other. Lanes run concurrently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
     Workers,
@@ -71,7 +71,6 @@ pub(crate) enum Lane {
 }
 
 impl Fault {
-    /// All there are.
     pub(crate) const ALL: [Self; 27] = [
         Self::WorkerKilled,
         Self::WorkerStopped,
@@ -102,7 +101,7 @@ impl Fault {
         Self::ReceiverNeverEnds,
     ];
 
-    /// Those that need a network of the nodes' own ([`crate::support::network`]).
+    /// Faults that need a network of their own for the nodes ([`crate::support::network`]).
     pub(crate) const NETWORK_FAULTS: [Self; 5] = [
         Self::NodePartitioned,
         Self::NodeOneWayPartition,
@@ -111,7 +110,8 @@ impl Fault {
         Self::NodeDiskSlow,
     ];
 
-    /// The lane it belongs to. So one node at a time is away, or all: two of three would be no cluster.
+    /// All faults of nodes are in one lane. So either one node or all nodes are down, because two of three would stop
+    /// the cluster.
     pub(crate) fn lane(self) -> Lane {
         match self {
             Self::WorkerKilled
@@ -142,8 +142,8 @@ impl Fault {
         }
     }
 
-    /// How long it lasts, at least and at most. What is started again is away for this long; the start itself comes on
-    /// top of it.
+    /// The minimum and maximum duration. A process that is restarted is down for this time, and the start takes
+    /// additional time.
     pub(crate) fn duration_range(self) -> (Duration, Duration) {
         let (least, most) = match self {
             Self::WorkerKilled | Self::WorkerStopped | Self::StoreLost => (200, 3_000),
@@ -169,7 +169,7 @@ impl Fault {
         (Duration::from_millis(least), Duration::from_millis(most))
     }
 
-    /// In a table.
+    /// The name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::WorkerKilled => "worker killed (kill -9)",

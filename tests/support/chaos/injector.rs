@@ -1,4 +1,4 @@
-//! Carries the schedule out: does what a fault says, waits until it is over, and makes all as it was before.
+//! Executes the schedule: starts each fault, waits for its duration, and restores the previous state.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -15,24 +15,23 @@ use crate::support::Waypost;
 use crate::support::network::NetworkFault;
 use crate::support::wait::poll_until;
 
-/// A worker that is asked to stop has stopped within its grace of 3 s and six more; the rest is for a busy machine.
+/// A worker stops within its grace of 3 s and 6 s for closing. The rest is for a busy machine.
 const WORKER_STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
 const SIGTERM: i32 = 15;
 
-/// So many seconds a clock jumps. Retries that the worker then has in hand can be late by as much.
+/// The size of a clock jump. Retries in flight can be late by this time.
 const CLOCK_JUMP_SECONDS: u32 = 15;
 
-/// How late what passes a slow connection is, in each direction.
+/// The delay of a slow connection, in each direction.
 const CONNECTION_DELAY: Duration = Duration::from_millis(150);
 
-/// Of a hundred.
 const PACKET_LOSS_PERCENT: u8 = 20;
 
-/// A node that paused itself runs again once the network is whole.
+/// A node that paused itself resumes within this time after the network is restored.
 const PAUSE_ENDS_WITHIN: Duration = Duration::from_secs(120);
 
-/// Less than any node uses.
+/// Less memory than any node uses.
 const LOW_MEMORY_WATERMARK: [&str; 3] = ["set_vm_memory_high_watermark", "absolute", "1MB"];
 const DEFAULT_MEMORY_WATERMARK: [&str; 2] = ["set_vm_memory_high_watermark", "0.4"];
 
@@ -68,7 +67,7 @@ pub(crate) async fn inject_faults(setup: &ChaosSetup, lane: &[Injection]) {
     }
 }
 
-/// What befalls a worker. Each ends with the worker running as before.
+/// Injects a fault of a worker. The worker runs again when this returns.
 async fn inject_worker_fault(setup: &ChaosSetup, injection: &Injection) {
     let Injection { fault, target, duration, .. } = *injection;
     let worker = &setup.workers[target];
@@ -103,13 +102,13 @@ async fn inject_clock_jump(setup: &ChaosSetup, sign: char, duration: Duration) {
     clock.set_offset("+0");
 }
 
-/// Gives a worker a small disk, fills it, and waits until the worker has ended of it.
+/// Gives a worker a small disk, fills it, and waits until the worker exits because of it.
 async fn fill_disk(worker: &Waypost, duration: Duration, ledger: &Ledger) {
     worker.kill().await;
     let store = worker.store_path();
     std::fs::create_dir_all(&store).expect("the store's folder");
     worker.relaunch(&small_disk::launcher(&store.display().to_string()));
-    // Full before it has anything on it, it would prove little.
+    // Filling the disk proves little before the worker has written to it.
     poll_until(duration, async || is_ready(worker).await.then_some(())).await;
     if !small_disk::fill(worker.pid(), &store) {
         ledger.record_incident("the small disk was not to be had");
@@ -127,12 +126,12 @@ async fn fill_disk(worker: &Waypost, duration: Duration, ledger: &Ledger) {
     }
 }
 
-/// Asks a worker to stop.
+/// Stops a worker with SIGTERM.
 async fn stop_worker(worker: &Waypost, ledger: &Ledger) {
     worker.terminate();
     match poll_until(WORKER_STOP_TIMEOUT, async || worker.take_exit_status()).await {
         Some(status) if status.success() => {}
-        // It had only just been started, and did not listen to signals yet.
+        // A process that just started does not handle signals yet.
         Some(status) if status.signal() == Some(SIGTERM) => {
             ledger.record_note("a worker was stopped before it had begun")
         }
@@ -144,14 +143,14 @@ async fn stop_worker(worker: &Waypost, ledger: &Ledger) {
     }
 }
 
-/// What befalls the cluster. It ends with all nodes running.
+/// Injects a fault of the cluster. All nodes run again when this returns.
 async fn inject_node_fault(setup: &ChaosSetup, injection: &Injection) {
     let nodes = setup.cluster.nodes();
     let node = &nodes[injection.target];
     let mut killed = vec![node];
     match injection.fault {
         Fault::MemoryAlarm => {
-            // The node may have paused itself, and runs no command meanwhile.
+            // The node may have paused itself, and then runs no command.
             let run = async |command: &[&str]| {
                 let done = poll_until(PAUSE_ENDS_WITHIN, async || node.try_ctl(command).await.ok()).await;
                 if done.is_none() {
@@ -181,11 +180,11 @@ async fn inject_node_fault(setup: &ChaosSetup, injection: &Injection) {
     }
     join_all(killed.iter().map(|killed| killed.kill())).await;
     sleep(injection.duration).await;
-    // Together: the first to come back waits for others.
+    // Starts all nodes at once, because the first to start waits for the others.
     join_all(killed.iter().map(|killed| killed.start())).await;
 }
 
-/// What befalls the network between nodes, or the disk of one. It ends with all as before.
+/// Injects a fault of the network or of a node's disk. The fault is over when this returns.
 async fn inject_network_fault(setup: &ChaosSetup, injection: &Injection) {
     let (nodes, Some(network)) = (setup.cluster.nodes(), setup.cluster.network()) else { return };
     let host = injection.target;
@@ -203,7 +202,7 @@ async fn inject_network_fault(setup: &ChaosSetup, injection: &Injection) {
     network.heal().await;
 }
 
-/// What befalls a connection to the broker.
+/// Injects a fault of a connection to the broker.
 async fn inject_connection_fault(setup: &ChaosSetup, injection: &Injection) {
     let line = &setup.proxies[injection.target];
     match injection.fault {

@@ -1,5 +1,5 @@
-//! What is written down while the drill runs: by the publishers, by the receivers, and by whoever injects faults. Nothing
-//! in it comes from a worker.
+//! The ledger: what publishers, receivers and the fault injector record during the drill. It contains nothing that a
+//! worker reports.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,35 +8,35 @@ use std::time::{Duration, Instant};
 use super::fault::Fault;
 use super::load::ExpectedDelivery;
 
-/// What a publisher knows of an event.
+/// What a publisher knows about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PublishState {
-    /// The broker has confirmed it: from now on it must not be lost.
+    /// The broker confirmed the event, so it must not be lost.
     Confirmed,
-    /// It was sent, and the confirm never came: it may have arrived or not.
+    /// The event was sent but never confirmed. It may or may not have arrived.
     Unconfirmed,
 }
 
-/// What a receiver did with a request.
+/// How a receiver answered a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReceiverAnswer {
-    /// It said 2xx.
+    /// With 2xx.
     Accepted,
-    /// Anything else.
+    /// With any other status, or without an answer.
     Rejected,
 }
 
-/// A request, as a receiver has it.
+/// A request as the receiver recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReceivedRequest {
     pub(crate) delivery: ExpectedDelivery,
     pub(crate) webhook_id: Box<str>,
-    /// Since the beginning.
+    /// Time since the start of the drill.
     pub(crate) at: Duration,
     pub(crate) answer: ReceiverAnswer,
 }
 
-/// A fault that was injected: when it began, and when all was as before.
+/// A fault with its start, and the time when the previous state was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InjectedFault {
     pub(crate) fault: Fault,
@@ -44,48 +44,45 @@ pub(crate) struct InjectedFault {
     pub(crate) ended_at: Duration,
 }
 
-/// What an operator wanted done, and whether a worker said that it was.
+/// A command of the operator, and whether a worker confirmed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OperatorCommand {
-    /// The campaign of a receiver was to become this edition, in the place of the version that was there. With the version it then
-    /// had, if the change was confirmed.
+    /// Replace the campaign of a receiver by this edition. `version` is the new version if the change was confirmed.
     UpdateCampaign { receiver: usize, edition: u64, version: Option<u64> },
-    /// These letters were to be sent again. With the replay's id, if it was accepted.
+    /// Replay these letters. `id` is the replay's id if it was accepted.
     Replay { letters: Vec<String>, id: Option<String> },
-    /// This letter was to be discarded.
+    /// Discard this letter.
     Discard { letter: String, confirmed: bool },
 }
 
-/// The books.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     started_at: Mutex<Instant>,
     entries: Mutex<LedgerEntries>,
 }
 
-/// All that is in them.
+/// The content of the ledger.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct LedgerEntries {
     pub(crate) published: BTreeMap<u64, PublishState>,
     pub(crate) requests: Vec<ReceivedRequest>,
     pub(crate) faults: Vec<InjectedFault>,
-    /// What is being done now: faults, and after them the settling.
+    /// The current faults or, after them, the steps of the drain.
     pub(crate) in_progress: Vec<String>,
-    /// What an operator wanted done, in this order.
+    /// The operator's commands, in order.
     pub(crate) commands: Vec<OperatorCommand>,
-    /// What is worth telling, and no fault of anybody.
+    /// Observations that are not failures.
     pub(crate) notes: Vec<String>,
-    /// What nobody had planned: a worker that ended by itself, a request of no event.
+    /// Unexpected events, such as a worker that exits or a request of no published event.
     pub(crate) incidents: Vec<String>,
 }
 
 impl Ledger {
-    /// Empty ones, of a drill that begins now.
     pub(crate) fn new() -> Self {
         Self { started_at: Mutex::new(Instant::now()), entries: Mutex::default() }
     }
 
-    /// The drill begins only now.
+    /// Restarts the time of the ledger at 0.
     pub(crate) fn restart_clock(&self) {
         *self.started_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -94,22 +91,21 @@ impl Ledger {
         *self.started_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since the beginning.
+    /// Time since the start of the drill.
     pub(crate) fn elapsed(&self) -> Duration {
         self.start_time().elapsed()
     }
 
-    /// A moment of the drill on the clock.
+    /// Converts a time of the drill to an instant.
     pub(crate) fn instant_at(&self, moment: Duration) -> tokio::time::Instant {
         (self.start_time() + moment).into()
     }
 
-    /// What is in them, to read or to write.
     pub(crate) fn lock_entries(&self) -> MutexGuard<'_, LedgerEntries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something, and says so meanwhile.
+    /// Lists `what` as in progress while `work` runs.
     pub(crate) async fn track<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
         self.lock_entries().in_progress.push(what.to_owned());
         let done = work.await;
@@ -120,13 +116,13 @@ impl Ledger {
         done
     }
 
-    /// Writes down what nobody had planned.
+    /// Records an unexpected event.
     pub(crate) fn record_incident(&self, what: &str) {
         let what = self.with_elapsed(what);
         self.lock_entries().incidents.push(what);
     }
 
-    /// Writes down what is worth telling.
+    /// Records an observation that is not a failure.
     pub(crate) fn record_note(&self, what: &str) {
         let what = self.with_elapsed(what);
         self.lock_entries().notes.push(what);

@@ -1,43 +1,41 @@
-//! What is published: step events with a number each, of campaigns whose webhooks are at the drill's receivers. From a
-//! number follows everything about the event, and from what a receiver or a dead letter has of it, its number.
+//! The published step events. Each has a number, which determines its content. The number can be read back from a
+//! request or a dead letter.
 
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use crate::support::json::section;
 
-/// Of so many events one has a keyword, which fires a second webhook.
+/// One of this number of events has a keyword, which fires a second webhook.
 const KEYWORD_EVERY: u64 = 3;
 
-/// Of so many events one can't be read.
+/// One of this number of events is malformed.
 const MALFORMED_EVERY: u64 = 101;
 
-/// Attempts of a delivery, spread over half a minute: one that dies does so while the drill lasts.
+/// The attempts of a delivery take half a minute, so that deliveries become dead letters during the drill.
 pub(crate) const MAX_ATTEMPTS: usize = 8;
 
 /// The paths of a receiver's two webhooks.
 pub(crate) const WEBHOOK_PATHS: [(&str, WebhookKind); 2] =
     [("/section", WebhookKind::Section), ("/entry", WebhookKind::Entry)];
 
-/// Where an event goes.
+/// The destination of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum WebhookKind {
-    /// The section's webhook.
     Section,
-    /// The menu entry's webhook.
     Entry,
-    /// To the dead letters: it can't be read.
+    /// The event is malformed and becomes a dead letter.
     NoWebhook,
 }
 
-/// An event on its way to one place: what has to be delivered, or dead.
+/// An event and one of its destinations. It must be delivered or become a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ExpectedDelivery {
     pub(crate) event: u64,
     pub(crate) webhook: WebhookKind,
 }
 
-/// An event as it is published.
+/// An event in its published form.
 #[derive(Debug)]
 pub(crate) struct PublishedEvent {
     pub(crate) routing_key: String,
@@ -45,7 +43,7 @@ pub(crate) struct PublishedEvent {
     pub(crate) body: Vec<u8>,
 }
 
-/// What an event has to reach.
+/// The deliveries that an event must cause.
 pub(crate) fn expected_deliveries(event: u64) -> Vec<ExpectedDelivery> {
     let hooks: &[WebhookKind] = match event {
         _ if is_malformed(event) => &[WebhookKind::NoWebhook],
@@ -55,7 +53,7 @@ pub(crate) fn expected_deliveries(event: u64) -> Vec<ExpectedDelivery> {
     hooks.iter().map(|hook| ExpectedDelivery { event, webhook: *hook }).collect()
 }
 
-/// The event with a number. Half of them have their identity in the body, the others in the message's properties.
+/// The event with a number. Half of the events have their id in the body, the others in the message properties.
 pub(crate) fn build_event(number: u64, receivers: usize) -> PublishedEvent {
     let campaign = campaign_id(usize::try_from(number % receivers as u64).expect("fewer than receivers"));
     let date = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
@@ -76,17 +74,17 @@ pub(crate) fn build_event(number: u64, receivers: usize) -> PublishedEvent {
     PublishedEvent { routing_key: campaign, message_id, body: body.to_string().into_bytes() }
 }
 
-/// The number of the event that a text was made of: a request's body, a dead letter's event.
+/// The event number in a request body or in the event of a dead letter.
 pub(crate) fn event_number(text: &str) -> Option<u64> {
     event_numbers(text).next()
 }
 
-/// The same, of a text that was made of several.
+/// All event numbers in a text.
 pub(crate) fn event_numbers(text: &str) -> impl Iterator<Item = u64> + '_ {
     text.split(EVENT_TEXT).skip(1).filter_map(|rest| rest.split_once('.')?.0.parse().ok())
 }
 
-/// The campaign whose webhooks are at one receiver. Its edition is in two places, and changes nothing for events.
+/// The campaign whose webhooks are at a receiver. The edition appears in two places and does not affect events.
 pub(crate) fn campaign(receiver: usize, edition: u64, url: impl Fn(&str) -> String) -> Value {
     let retry = json!({ "initialDelay": "1s", "multiplier": 1.5, "maxAttempts": MAX_ATTEMPTS });
     let webhook = |path: &str| json!({ "url": url(path), "timeoutMs": 1000, "retry": retry });
@@ -96,7 +94,7 @@ pub(crate) fn campaign(receiver: usize, edition: u64, url: impl Fn(&str) -> Stri
             { "keyword": 1, "redirect": { "type": "webhook" }, "webhook": webhook(entry) } ] } ] })
 }
 
-/// The edition that a campaign says it is; `None` if its two places differ.
+/// The edition in a campaign. `None` if its two places differ.
 pub(crate) fn revision_of(campaign: &Value) -> Option<u64> {
     let name = campaign["name"].as_str()?;
     (section(campaign, LABEL)["message"] == name).then(|| name.parse().ok())?
@@ -104,7 +102,7 @@ pub(crate) fn revision_of(campaign: &Value) -> Option<u64> {
 
 const LABEL: &str = "Welcome Message";
 
-/// Comes before an event's number.
+/// The text before an event's number.
 const EVENT_TEXT: &str = "this is event ";
 
 pub(crate) fn campaign_id(receiver: usize) -> String {

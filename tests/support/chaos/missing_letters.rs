@@ -1,14 +1,14 @@
-//! Dead letters that are in the stream, and that a worker does not show. A plain function of both.
+//! Finds dead letters that are in the stream but that a worker does not show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dead_letters::DeadLetter;
 use super::views::WorkerView;
 
-/// Why a letter was written for a message that RabbitMQ removed from a queue.
+/// The reasons of letters for messages that RabbitMQ removed from a queue.
 const REMOVAL_REASONS: [&str; 4] = ["poison", "expired", "rejected", "maxlen"];
 
-/// One line for each letter that a view lacks.
+/// One line for each letter that is missing in a view.
 pub(crate) fn missing_letters(letters: &[DeadLetter], views: &[WorkerView]) -> Vec<String> {
     let mut lacking: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for (worker, view) in views.iter().enumerate() {
@@ -30,7 +30,7 @@ fn missing_in_view(letters: &[DeadLetter], view: &WorkerView) -> Vec<String> {
         let event = letter.delivery.event;
         match &letter.id {
             Some(id) => (!view.letters.contains_key(id)).then(|| format!("letter {id} ({:?})", letter.delivery)),
-            // The id of its letter follows from its place in the stream. Its event is known.
+            // The id of such a letter depends on its offset, so letters are compared by event.
             None => (!removed_events.contains(&event)).then(|| format!("event {event}, removed by RabbitMQ")),
         }
     });

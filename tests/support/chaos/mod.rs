@@ -1,10 +1,12 @@
-//! The drill: workers against a cluster, with publishers and receivers around them, and faults injected by a schedule that
-//! follows from a seed. At the end all is healed, and an account tells what became of every event; it is taken from the
-//! publishers', the receivers' and the broker's records, and from nothing a worker says.
+//! The fault drill: workers and a RabbitMQ cluster with publishers and receivers, and a schedule of faults that is
+//! derived from a seed. At the end all faults are over, and the account shows what happened to every event. It uses the
+//! records of publishers, receivers and the broker only, and nothing that a worker reports.
 //!
-//! Pure: [`schedule`] (what befalls whom and when), [`load`] (what is published), [`account`], [`command_account`], [`missing_letters`] and [`stall_metrics`]
-//! (what came of it). The rest does it: [`setup`] sets up, [`publisher`], [`receivers`] and [`operator`] take part, [`injector`]
-//! injects, [`drain`] waits for the end, [`views`] reads what the workers then show.
+//! Pure modules: [`schedule`] (when which fault starts), [`load`] (the published events), [`account`],
+//! [`command_account`], [`missing_letters`] and [`stall_metrics`] (the results).
+//!
+//! Modules with I/O: [`setup`] starts all processes, [`publisher`], [`receivers`] and [`operator`] take part,
+//! [`injector`] injects faults, [`drain`] waits for the end, and [`views`] reads the final views of the workers.
 
 pub(crate) mod account;
 pub(crate) mod command_account;
@@ -48,69 +50,68 @@ pub(crate) use schedule::ScheduleMode;
 use setup::ChaosSetup;
 use views::WorkerView;
 
-/// What is to be done.
+/// The parameters of a drill.
 #[derive(Debug, Clone)]
 pub(crate) struct ChaosRun {
-    /// All chance follows from it.
+    /// Determines all random choices.
     pub(crate) seed: u64,
-    /// How long events are published and faults injected.
+    /// How long events are published and faults are injected.
     pub(crate) duration: Duration,
     pub(crate) mode: ScheduleMode,
     pub(crate) nodes: usize,
     pub(crate) workers: usize,
     pub(crate) publishers: usize,
     pub(crate) receivers: usize,
-    /// Events a second, of all publishers together.
+    /// The total of all publishers.
     pub(crate) events_per_second: u32,
-    /// Whether the workers speak to the broker over TLS.
+    /// Whether the workers use TLS to the broker.
     pub(crate) tls: bool,
-    /// What is not to be done.
+    /// Faults to leave out.
     pub(crate) excluded: Vec<Fault>,
 }
 
-/// Events of a drill whose workers write a line for each delivery. With more of them the lines would fill the memory.
+/// A drill with more events than this does not log each delivery, because the lines would fill the memory.
 const MAX_LOGGED_EVENTS: u64 = 100_000;
 
 impl ChaosRun {
-    /// Whether the workers write a line for each delivery.
+    /// Returns whether the workers log each delivery.
     fn logs_deliveries(&self) -> bool {
         u64::from(self.events_per_second) * self.duration.as_secs() <= MAX_LOGGED_EVENTS
     }
 }
 
-/// How far it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     pub(crate) elapsed: Duration,
     pub(crate) published: usize,
     pub(crate) accepted: usize,
     pub(crate) faults: usize,
-    /// What is being done.
+    /// The current faults or steps.
     pub(crate) in_progress: Vec<String>,
 }
 
-/// What came of it.
 #[derive(Debug)]
 pub(crate) struct ChaosResult {
     pub(crate) account: Account,
-    /// What became of replays, discards and changes of campaigns, and whether workers show every dead letter.
+    /// What happened to replays, discards and changes of campaigns, and whether workers show every dead letter.
     pub(crate) commands: CommandAccount,
     pub(crate) entries: LedgerEntries,
     pub(crate) drained: DrainResult,
-    /// How packets were made late; none, if the nodes had no network of their own.
+    /// How packets were delayed. `None` if the nodes had no network of their own.
     pub(crate) delay: Option<Delay>,
-    /// What the broker did without Waypost.
+    /// Shows whether the broker itself lost records.
     pub(crate) control_stream: ControlStreamResult,
-    /// What was not to be done, or could not be done on this machine.
+    /// Faults that were excluded or are impossible on this machine.
     pub(crate) excluded: Vec<Fault>,
-    /// What each worker printed.
+    /// The output of each worker.
     pub(crate) logs: Vec<Vec<String>>,
-    /// What each node of the broker logged.
+    /// The log of each broker node.
     pub(crate) node_logs: Vec<String>,
 }
 
 impl ChaosResult {
-    /// Whether nothing was lost, workers show every dead letter, all has come to an end, and nothing happened that nobody had planned.
+    /// Returns whether nothing was lost, workers show every dead letter, all work is finished, and nothing unexpected
+    /// happened.
     pub(crate) fn passed(&self) -> bool {
         self.account.is_balanced()
             && self.commands.contradictions.is_empty()
@@ -119,7 +120,7 @@ impl ChaosResult {
     }
 }
 
-/// Runs one; `watch` hears how far it is, about once a second. All that it starts ends with the future.
+/// Runs a drill. `watch` receives the progress about once a second. Dropping the future ends everything it started.
 pub(crate) async fn run(drill: &ChaosRun, watch: impl Fn(Progress)) -> ChaosResult {
     let setup = ChaosSetup::start(drill).await;
     let cast = setup.participants(drill);
@@ -136,7 +137,7 @@ pub(crate) async fn run(drill: &ChaosRun, watch: impl Fn(Progress)) -> ChaosResu
         tokio::join!(publishing, witnessing, injecting, operating);
         let drained = ledger.track("settling", drain::wait_until_drained(&setup)).await;
         let (dead_letters, control_stream) = (setup.dead_letters(), setup.control_stream());
-        // A replay that is under way may still write letters.
+        // A running replay may still write letters.
         ledger.track("waiting for replays", views::read_when_equal(&setup, |_| true)).await;
         let streams = async {
             (
@@ -161,7 +162,7 @@ pub(crate) async fn run(drill: &ChaosRun, watch: impl Fn(Progress)) -> ChaosResu
     };
     let (drained, views, letters, control_stream) = tokio::select! {
         done = busy => done,
-        () = watching => unreachable!("it watches until the end"),
+        () = watching => unreachable!("watching has no end"),
     };
     let pages = setup.ledger.lock_entries().clone();
     ChaosResult {
@@ -178,9 +179,9 @@ pub(crate) async fn run(drill: &ChaosRun, watch: impl Fn(Progress)) -> ChaosResu
 }
 
 fn publisher<'a>(drill: &ChaosRun, setup: &'a ChaosSetup, number: usize) -> Publisher<'a> {
-    let publishers = u32::try_from(drill.publishers).expect("a few publishers");
+    let publishers = u32::try_from(drill.publishers).expect("fewer than 2^32 publishers");
     Publisher {
-        // Of two missed heartbeats a connection dies.
+        // Two missed heartbeats close a connection.
         broker_url: format!("{}?heartbeat=5", setup.proxies[drill.workers + number].amqp_url()),
         exchange: setup.events(),
         receivers: drill.receivers,
@@ -192,7 +193,7 @@ fn publisher<'a>(drill: &ChaosRun, setup: &'a ChaosSetup, number: usize) -> Publ
     }
 }
 
-/// Far more records than there are dead letters.
+/// Publishes far more records than there are dead letters.
 fn control_publisher<'a>(drill: &ChaosRun, setup: &ChaosSetup, ledger: &'a Ledger) -> Publisher<'a> {
     Publisher {
         broker_url: format!("{}?heartbeat=5", setup.control_proxy.amqp_url()),

@@ -1,5 +1,5 @@
-//! An operator, who changes campaigns, replays dead letters and discards some while everything else goes wrong, and writes down what the
-//! workers said.
+//! An operator who changes campaigns, replays dead letters and discards some during the drill, and records the workers'
+//! answers.
 
 use std::time::Duration;
 
@@ -12,16 +12,15 @@ use super::load::campaign_id;
 use super::rng::Rng;
 use super::setup::ChaosSetup;
 
-/// Between two orders.
+/// The pause between two commands.
 const COMMAND_INTERVAL_RANGE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
-/// A worker answers within 10 s, if only that it does not know.
+/// A worker answers within 10 s, even if it does not know the result.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Letters in one replay, at most.
 const MAX_LETTERS_PER_REPLAY: usize = 20;
 
-/// Which part of the drill's chance is the operator's: no lane has this number.
+/// The operator's own sequence of random numbers. No lane uses this number.
 const RNG_PART: u64 = 1_000;
 
 pub(crate) struct Operator<'a> {
@@ -34,12 +33,12 @@ pub(crate) struct Operator<'a> {
 
 impl<'a> Operator<'a> {
     pub(crate) fn new(setup: &'a ChaosSetup, seed: u64, until: Duration) -> Self {
-        // A worker in a proxy's shadow may hang: no answer is one, too.
+        // A worker behind a stalled proxy may hang. Then the result is unknown.
         let client = Client::builder().no_proxy().timeout(ANSWER_TIMEOUT).build().expect("an HTTP client");
         Self { setup, until, rng: Rng::for_part(seed, RNG_PART), client, revision: 0 }
     }
 
-    /// Gives one order after the other, each to any worker.
+    /// Sends commands one after the other, each to a random worker.
     pub(crate) async fn run(mut self) {
         let ledger = &self.setup.ledger;
         while ledger.elapsed() < self.until {
@@ -54,7 +53,7 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// Changes a campaign, on top of the version that the worker has.
+    /// Changes the version of a campaign that the worker has.
     async fn update_campaign(&mut self, worker: usize) -> Option<OperatorCommand> {
         let receiver = self.rng.below(self.setup.receivers.len());
         let url = self.url(worker, &format!("/v1/campaigns/{}", campaign_id(receiver)));
@@ -64,7 +63,7 @@ impl<'a> Operator<'a> {
         let campaign = self.setup.receivers[receiver].campaign(receiver, edition);
         let change = self.client.put(&url).header("if-match", format!("\"{version}\"")).json(&campaign);
         match send(change).await {
-            // The worker had an older version than there is: nothing was changed.
+            // The worker had an outdated version, so nothing changed.
             Some(HttpAnswer { status: 412, .. }) => None,
             Some(HttpAnswer { status: 200, version, .. }) => {
                 Some(OperatorCommand::UpdateCampaign { receiver, edition, version })
@@ -91,7 +90,7 @@ impl<'a> Operator<'a> {
         let letter = letters[self.rng.below(letters.len())].clone();
         let order = json!({ "ids": [letter], "because": "the customer has left" });
         match send(self.client.post(self.url(worker, "/v1/dead-letters/discard")).json(&order)).await {
-            // None, if somebody has claimed it meanwhile.
+            // `None` if another command claimed the letter first.
             Some(HttpAnswer { status: 200, body, .. }) => {
                 (body["discarded"] == 1).then_some(OperatorCommand::Discard { letter, confirmed: true })
             }
@@ -100,10 +99,10 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// Letters that nobody has dealt with, as a worker has them; `None` if there is none. Those that could not be read stay as they are:
-    /// sent again they would only die again.
+    /// Pending letters that a worker lists; `None` if there are none. Excludes malformed events, because replaying them
+    /// fails again.
     async fn pending_letters(&mut self, worker: usize) -> Option<Vec<String>> {
-        // Most are of a receiver that was gone for a while.
+        // Most letters belong to a receiver that answered 410 for a while.
         let reason = if self.rng.below(4) > 0 { "gone" } else { "exhausted" };
         let url = self.url(worker, &format!("/v1/dead-letters?state=pending&limit=100&reason={reason}"));
         let page = send(self.client.get(&url)).await?;
@@ -120,7 +119,7 @@ impl<'a> Operator<'a> {
 
 struct HttpAnswer {
     status: u16,
-    /// Of the campaign that it is about.
+    /// The version of the campaign.
     version: Option<u64>,
     body: Value,
 }

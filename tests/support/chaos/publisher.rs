@@ -1,5 +1,5 @@
-//! The platform's part: publishes events at a steady pace, through whatever befalls its connection, and writes down of each
-//! whether the broker has confirmed it. What is not confirmed is not published again.
+//! Publishes events at a steady rate despite connection failures, and records whether the broker confirmed each event.
+//! Unconfirmed events are not published again.
 
 use std::time::Duration;
 
@@ -12,29 +12,28 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::ledger::{Ledger, PublishState};
 use super::load::{self, PublishedEvent};
 
-/// So many events are on their way at once; more wait until some are confirmed.
+/// Publishing pauses at this number of unconfirmed events.
 const MAX_UNCONFIRMED: usize = 64;
 
-/// What takes longer than this has failed: opening a connection, or handing an event to it.
+/// The timeout of opening a connection and of sending an event.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// No confirm for so long, and some are awaited: the connection is given up. RabbitMQ 4.3.6 can stop confirming what a channel publishes to
-/// a stream whose leader it has lost.
+/// The publisher closes a connection on which no confirm arrives for this time. RabbitMQ 4.3.6 can stop confirming
+/// messages to a stream after the stream's leader was lost.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Confirms that have not come so long after the last event are not waited for. A stalled connection is found to be dead
-/// by its heartbeat before.
+/// The publisher waits this long for the last confirms. Before that, the heartbeat detects a stalled connection.
 const FINAL_CONFIRMS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two tries to connect.
+/// The pause between two connection attempts.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 
-/// A publisher: which events are its own, and where they go.
+/// A publisher and the numbers of its events.
 pub(crate) struct Publisher<'a> {
     pub(crate) broker_url: String,
     pub(crate) exchange: String,
     pub(crate) receivers: usize,
-    /// Events have these numbers: the first, and then each so many later.
+    /// The number of the next event. The publisher skips the numbers of the other publishers.
     pub(crate) next_event: u64,
     pub(crate) step: u64,
     pub(crate) pause: Duration,
@@ -42,14 +41,14 @@ pub(crate) struct Publisher<'a> {
     pub(crate) ledger: &'a Ledger,
 }
 
-/// Why a session with the broker is over.
+/// Why a session with the broker ended.
 enum SessionEnd {
     Done,
     Lost,
 }
 
 impl Publisher<'_> {
-    /// Publishes until it is time to end; returns once every event is confirmed, or given up.
+    /// Publishes until the deadline. Returns once every event is confirmed or given up.
     pub(crate) async fn run(mut self) {
         while self.ledger.elapsed() < self.until {
             match timeout(OPERATION_TIMEOUT, self.connect()).await {
@@ -73,7 +72,7 @@ impl Publisher<'_> {
         Ok((connection, channel))
     }
 
-    /// Publishes until the end or until the connection is lost.
+    /// Publishes until the deadline or until the connection is lost.
     async fn session(&mut self, channel: &Channel) -> SessionEnd {
         let mut unconfirmed = FuturesUnordered::new();
         let mut turns = interval(self.pause);
@@ -98,7 +97,7 @@ impl Publisher<'_> {
                     let number = self.next_event;
                     self.next_event += self.step;
                     let event = load::build_event(number, self.receivers);
-                    // Until the confirm is there.
+                    // Until the confirm arrives.
                     self.ledger.lock_entries().published.insert(number, PublishState::Unconfirmed);
                     match timeout(OPERATION_TIMEOUT, send(channel, &self.exchange, event)).await {
                         Ok(Ok(confirm)) => unconfirmed.push(async move { (number, confirm.await) }),
@@ -107,7 +106,7 @@ impl Publisher<'_> {
                 }
             }
         };
-        // What is on its way may still be confirmed; on a lost connection all fail at once.
+        // Sent events may still be confirmed. On a lost connection all fail immediately.
         let rest = async {
             while let Some((number, confirmed)) = unconfirmed.next().await {
                 self.record_confirm(number, &confirmed);
@@ -117,7 +116,7 @@ impl Publisher<'_> {
         over
     }
 
-    /// Writes down how it went with an event; false where the connection is lost.
+    /// Records the result of an event. Returns false if the connection is lost.
     fn record_confirm(&self, number: u64, confirmed: &lapin::Result<Confirmation>) -> bool {
         if matches!(confirmed, Ok(Confirmation::Ack(None))) {
             self.ledger.lock_entries().published.insert(number, PublishState::Confirmed);

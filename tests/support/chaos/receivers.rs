@@ -1,4 +1,4 @@
-//! The customers' endpoints: each answers by the mood it is in, and writes down every request.
+//! The customers' endpoints. Each answers according to its current fault, and records every request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,20 +10,20 @@ use super::rng::mix;
 use crate::support::receiver::Request;
 use crate::support::{Answer, Receiver};
 
-/// In a bad mood, so many of ten requests get to feel it; the others are answered with 200.
+/// A fault affects this number of ten requests. The others are answered with 200.
 const AFFECTED_OF_TEN: u64 = 8;
 
-/// A drop of a dripping answer comes so often; the whole answer takes longer than a webhook may.
+/// The pause between two bytes of a trickling answer. The whole answer takes longer than a webhook's timeout.
 const TRICKLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// An endpoint with its mood: a fault of the receivers' lane, or none.
+/// An endpoint with a fault of the receivers' lanes, or none.
 pub(crate) struct FaultyReceiver {
     receiver: Receiver,
     fault: Arc<Mutex<Option<Fault>>>,
 }
 
 impl FaultyReceiver {
-    /// Starts one that answers 200.
+    /// Starts a receiver that answers 200.
     pub(crate) fn start(seed: u64, ledger: &Arc<Ledger>) -> Self {
         let receiver = Receiver::start();
         let fault = Arc::<Mutex<Option<Fault>>>::default();
@@ -41,17 +41,16 @@ impl FaultyReceiver {
         Self { receiver, fault }
     }
 
-    /// From now on it is in this mood.
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    /// The campaign whose webhooks are here.
+    /// The campaign whose webhooks are at this receiver.
     pub(crate) fn campaign(&self, number: usize, edition: u64) -> serde_json::Value {
         campaign(number, edition, |path| self.receiver.url(path))
     }
 
-    /// Gives the memory of requests free that are in the books.
+    /// Frees the memory of requests that the ledger has recorded.
     pub(crate) fn clear_requests(&self) {
         self.receiver.clear_requests();
     }
@@ -71,10 +70,10 @@ fn record_request(ledger: &Ledger, request: &Request, hook: super::load::Webhook
     ledger.lock_entries().requests.push(receipt);
 }
 
-/// The answer in a mood. What is begun with 200 counts as accepted, though the end of it may never come.
+/// The answer under a fault. An answer that starts with 200 counts as accepted, even if it never ends.
 fn answer_with_fault(fault: Option<Fault>, random: u64) -> (Answer, ReceiverAnswer) {
     use ReceiverAnswer::{Accepted, Rejected};
-    // Dripping and endless answers say that all is well or that it is not, by turns.
+    // Trickling and endless answers are 200 or 500 at random.
     let (status, said) = if random.is_multiple_of(2) { (200, Accepted) } else { (500, Rejected) };
     match fault {
         Some(Fault::ReceiverFails) => (Answer::status(500), Rejected),

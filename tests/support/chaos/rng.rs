@@ -1,13 +1,13 @@
-//! Chance that can be repeated: numbers that follow from a seed and from nothing else (splitmix64).
+//! Reproducible random numbers (SplitMix64).
 
 use std::time::Duration;
 
-/// A row of numbers, the same for the same seed.
+/// A sequence of random numbers that depends only on the seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// The row of a seed; another one for each `part`, so that what one part draws does not change the others.
+    /// The sequence of a seed and a part. Each part has its own sequence, so that parts do not affect each other.
     pub(crate) fn for_part(seed: u64, part: u64) -> Self {
         Self(mix(seed, part))
     }
@@ -18,13 +18,13 @@ impl Rng {
         usize::try_from(scramble(self.0) % bound as u64).expect("less than a usize")
     }
 
-    /// A time from `least` to `most`, in whole milliseconds.
+    /// A duration from `least` to `most`, in whole milliseconds.
     pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
-        let span = usize::try_from((most - least).as_millis()).expect("not so long");
+        let span = usize::try_from((most - least).as_millis()).expect("a span that fits in usize");
         least + Duration::from_millis(self.below(span + 1) as u64)
     }
 
-    /// Puts items into another order.
+    /// Shuffles items in place.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
@@ -34,7 +34,7 @@ impl Rng {
 
 const SPLITMIX_INCREMENT: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A number that follows from two.
+/// A number that depends on both arguments.
 pub(crate) fn mix(one: u64, other: u64) -> u64 {
     scramble(scramble(one.wrapping_add(SPLITMIX_INCREMENT)) ^ other.wrapping_mul(SPLITMIX_INCREMENT))
 }

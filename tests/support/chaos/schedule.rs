@@ -1,41 +1,40 @@
-//! When what is done to whom: follows from the seed, the length of the drill, and who takes part.
+//! The schedule of faults. It depends on the seed, the length of the drill and the participants.
 
 use std::time::Duration;
 
 use super::fault::{Fault, Lane};
 use super::rng::Rng;
 
-/// Nothing happens before. Younger than about a second, a queue of RabbitMQ 3.10 that loses its node can come back empty.
+/// No fault starts before. In the first second of a queue, RabbitMQ 3.10 can lose its messages when it loses a node.
 const INITIAL_QUIET_TIME: Duration = Duration::from_secs(3);
 
-/// The pause between two faults of a lane, at least and at most.
+/// The minimum and maximum pause between two faults of a lane.
 const FAULT_INTERVAL_RANGE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
-/// And where nothing else is to be wrong meanwhile.
+/// The pause in sequential mode.
 const SEQUENTIAL_INTERVAL_RANGE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(6));
 
-/// Lanes of receivers: so many of them are in a bad way at once.
+/// The number of receivers that have a fault at the same time.
 const RECEIVER_LANES: usize = 2;
 
-/// Who takes part.
 #[derive(Debug, Clone)]
 pub(crate) struct Participants {
     pub(crate) workers: usize,
     pub(crate) nodes: usize,
-    /// Connections to the broker that pass a proxy: those of the workers, and then those of the publishers.
+    /// Connections to the broker through a proxy: first those of the workers, then those of the publishers.
     pub(crate) connections: usize,
     pub(crate) receivers: usize,
-    /// What can't be done here.
+    /// Faults that are excluded or impossible.
     pub(crate) excluded: Vec<Fault>,
 }
 
-/// A fault, and when.
+/// A scheduled fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Injection {
     pub(crate) fault: Fault,
-    /// Which of the workers, nodes, lines or receivers.
+    /// The index of the worker, node, connection or receiver.
     pub(crate) target: usize,
-    /// From the beginning of the drill. Where the fault before took longer than it was to, it begins when that is over.
+    /// Time since the start of the drill. The injection starts later if the previous fault takes longer than planned.
     pub(crate) starts_at: Duration,
     pub(crate) duration: Duration,
 }
@@ -43,14 +42,14 @@ pub(crate) struct Injection {
 /// How faults follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ScheduleMode {
-    /// Lanes go side by side: several things are wrong at once.
+    /// Lanes run concurrently, so several faults are active at once.
     Concurrent,
-    /// One fault after the other, each after a rest: what a stall is due to can be told.
+    /// One fault at a time, each after a pause. So each stall has one cause.
     Sequential,
 }
 
-/// The injections of each lane, in their order. In every lane each kind of fault comes before one comes again, as far as
-/// there is time for it.
+/// The injections of each lane, in order. In each lane every kind of fault occurs before one is repeated, if there is
+/// enough time.
 pub(crate) fn build_schedule(
     seed: u64,
     length: Duration,
@@ -96,7 +95,7 @@ fn build_lane(
             bag = possible.to_vec();
             rng.shuffle(&mut bag);
         }
-        // What would not be over in time makes place for what would.
+        // Skips a fault that would not end in time.
         let fits = |fault: &Fault| now + fault.duration_range().1 <= length;
         let Some(place) = bag.iter().rposition(fits) else {
             if possible.iter().any(fits) && !bag.is_empty() {

@@ -1,4 +1,4 @@
-//! Who takes part: a cluster, workers, receivers, and a proxy on every connection to the broker.
+//! The participants of a drill: a cluster, workers, receivers, and a proxy on every connection to the broker.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,34 +18,33 @@ use crate::support::{Amqp, Broker, Cluster, Proxy, Waypost, unique, wait_until};
 /// The worker whose clock can jump.
 const FAKE_CLOCK_WORKER: usize = 0;
 
-/// A line for each event and each delivery, by which a loss can be explained.
+/// Logs each event and each delivery, to explain a loss.
 const LOG_FILTER: &str = "waypost=info,waypost::deliveries=debug";
 
-/// Time enough for what is in hand: a webhook has a second.
+/// Enough for requests in flight: the timeout of a webhook is a second.
 const WORKER_SETTINGS: [(&str, &str); 1] = [("WAYPOST_SHUTDOWN__GRACE", "3s")];
 
 /// For a start on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// All that takes part.
 pub(crate) struct ChaosSetup {
     pub(crate) prefix: String,
     pub(crate) ledger: Arc<Ledger>,
-    // The workers end first: they would only tell of a broker that is gone.
+    // Dropped first, because workers would log errors without a broker.
     pub(crate) workers: Vec<Waypost>,
     pub(crate) receivers: Vec<FaultyReceiver>,
-    /// Of the workers, and then of the publishers.
+    /// First those of the workers, then those of the publishers.
     pub(crate) proxies: Vec<Proxy>,
-    /// Past which nothing is done to the publisher that writes to the witness.
+    /// The proxy of the publisher to the control stream. No fault affects it.
     pub(crate) control_proxy: Proxy,
-    /// Of the first worker.
+    /// The clock of the first worker.
     pub(crate) clock: Option<FakeClock>,
     pub(crate) cluster: Cluster,
     _tls: Option<Tls>,
 }
 
 impl ChaosSetup {
-    /// Starts all of them, and stores the campaigns.
+    /// Starts everything and stores the campaigns.
     pub(crate) async fn start(drill: &ChaosRun) -> Self {
         let ledger = Arc::new(Ledger::new());
         let tls = drill.tls.then(Tls::new);
@@ -71,7 +70,7 @@ impl ChaosSetup {
             Some(_) => addresses.iter().map(|address| SocketAddr::new(address.ip(), tls::PORT)).collect(),
             None => addresses.clone(),
         };
-        // Each begins with another node, and goes to the next where that one is away.
+        // Each connection starts at another node, and tries the next node if that one is down.
         let line = |number: usize| {
             let addresses = if number < drill.workers { &of_workers } else { &addresses };
             let first = number % addresses.len();
@@ -123,12 +122,12 @@ impl ChaosSetup {
             };
             wait_until("all campaigns at every worker", START_TIMEOUT, known).await;
         }
-        // What took time to set up is no part of the drill.
+        // The time of the setup does not count.
         ledger.restart_clock();
         Self { prefix, ledger, workers, receivers, proxies, control_proxy, clock, cluster, _tls: tls }
     }
 
-    /// Starts workers again that have ended though nobody told them to, and writes that down.
+    /// Restarts workers that exited unexpectedly, and records that.
     pub(crate) fn restart_ended_workers(&self) {
         for (number, worker) in self.workers.iter().enumerate() {
             if let Some(status) = worker.take_exit_status() {
@@ -138,7 +137,7 @@ impl ChaosSetup {
         }
     }
 
-    /// For the schedule: who there is, and what is not to be done, or can't be done here.
+    /// The participants for the schedule, and the faults that are excluded or impossible on this machine.
     pub(crate) fn participants(&self, drill: &ChaosRun) -> Participants {
         let mut left_out = drill.excluded.clone();
         if self.clock.is_none() {
@@ -161,17 +160,15 @@ impl ChaosSetup {
         }
     }
 
-    /// The queue of events.
     pub(crate) fn events(&self) -> String {
         format!("{}.events", self.prefix)
     }
 
-    /// The stream of the witness, and the exchange that leads there.
+    /// The name of the control stream and of its exchange.
     pub(crate) fn control_stream(&self) -> String {
         control_stream_name(&self.prefix)
     }
 
-    /// The stream of dead letters.
     pub(crate) fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)
     }
@@ -181,7 +178,7 @@ fn control_stream_name(prefix: &str) -> String {
     format!("witness-{prefix}")
 }
 
-/// Whether a worker is running and says that it is ready.
+/// Returns whether a worker runs and is ready.
 pub(crate) async fn is_ready(worker: &Waypost) -> bool {
     reqwest::get(worker.url("/readyz")).await.is_ok_and(|reply| reply.status().is_success())
 }

@@ -1,4 +1,4 @@
-//! How long deliveries stood still: gaps between what the receivers accepted, and which faults they fall to.
+//! How long deliveries stopped: the gaps between accepted requests, and the faults that overlap them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::ledger::{InjectedFault, LedgerEntries, ReceiverAnswer};
 
-/// What came of a kind of fault.
+/// The effect of a kind of fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FaultEffect {
     pub(crate) count: usize,
-    /// The longest that deliveries stood still: from a fault's beginning to the next delivery, or from one delivery to the
-    /// next where the first came while the fault lasted.
+    /// The longest time without a delivery: from the start of a fault to the next delivery, or between two deliveries
+    /// of which the first was during the fault.
     pub(crate) longest_stall: Duration,
 }
 
-/// The effect of each kind of fault. Faults of several lanes overlap: a stall counts for all that it may be due to.
+/// The effect of each kind of fault. Faults of several lanes overlap, and a stall counts for each of them.
 pub(crate) fn fault_effects(pages: &LedgerEntries) -> BTreeMap<Fault, FaultEffect> {
     let deliveries = delivery_times(pages);
     let mut effects: BTreeMap<Fault, FaultEffect> = BTreeMap::new();
@@ -27,15 +27,14 @@ pub(crate) fn fault_effects(pages: &LedgerEntries) -> BTreeMap<Fault, FaultEffec
     effects
 }
 
-/// The longest gap between two deliveries of the whole drill, as far as it lies before a moment: there events end, and with
-/// them what could be delivered.
+/// The longest gap between two deliveries before `until`, when publishing ends.
 pub(crate) fn longest_gap(pages: &LedgerEntries, until: Duration) -> Duration {
     let deliveries = delivery_times(pages);
     let within = deliveries.windows(2).filter(|pair| pair[0] < until);
     within.map(|pair| pair[1].min(until) - pair[0]).max().unwrap_or_default()
 }
 
-/// The moments at which something was delivered, in their order.
+/// The times of all deliveries, in order.
 fn delivery_times(pages: &LedgerEntries) -> Vec<Duration> {
     let accepted = pages.requests.iter().filter(|receipt| receipt.answer == ReceiverAnswer::Accepted);
     let mut deliveries: Vec<Duration> = accepted.map(|receipt| receipt.at).collect();
@@ -46,7 +45,7 @@ fn delivery_times(pages: &LedgerEntries) -> Vec<Duration> {
 fn longest_stall(deliveries: &[Duration], happened: &InjectedFault) -> Duration {
     let first = deliveries.partition_point(|at| *at < happened.started_at);
     let after = deliveries[first..].iter().take_while(|at| **at <= happened.ended_at).count();
-    // The last one that came while it lasted, and the first one after it.
+    // The last delivery during the fault, and the first after it.
     let last = (first + after + 1).min(deliveries.len());
     let mut before = happened.started_at;
     let mut longest = Duration::ZERO;

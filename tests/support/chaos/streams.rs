@@ -1,5 +1,5 @@
-//! Reads a stream from its first record to its last, from every node that has a copy. RabbitMQ 3.10 may leave a copy behind, or a
-//! node without one, after the node was killed.
+//! Reads a whole stream from every node that has a copy. After a node was killed, its copy may be outdated or missing
+//! in RabbitMQ 3.10.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use crate::support::Amqp;
 use crate::support::amqp::Record;
 use crate::support::wait::poll_until;
 
-/// After so long without a record a stream is taken to be at its end: nothing writes to it any more.
+/// The stream ends if no record arrives for this time, because nothing writes to it any more.
 const QUIET_TIME: Duration = Duration::from_secs(3);
 
-/// For a node to have its copy again.
+/// A node needs this long at most to restore its copy.
 const COPY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The records of the copy that has most. Panics if no node has one.
+/// The records of the longest copy. Panics if no node has a copy.
 pub(crate) async fn read_longest_copy(setup: &ChaosSetup, stream: &str) -> Vec<Record> {
     let copies = setup.cluster.nodes().iter().enumerate().map(async |(number, node)| {
-        // The node may pause itself, and then the connection is lost.
+        // The node may pause itself, which closes the connection.
         let read = async || {
             let amqp = Amqp::connect_with_retry(&node.url()).await;
             amqp.read_stream_until_quiet(stream, QUIET_TIME).await.ok()

@@ -1,20 +1,19 @@
-//! TLS between the workers and the nodes, with an authority of the drill's own.
+//! TLS between the workers and the nodes, with a certificate authority of the drill.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tempfile::TempDir;
 
 use crate::support::network::Host;
 
-/// Where each node listens for TLS: each has an address of its own.
+/// The TLS port of each node. Each node has its own address.
 pub(crate) const PORT: u16 = 5671;
 
-/// The files of an authority, and of a certificate that all nodes have.
+/// The files of the authority and of a certificate that all nodes share.
 pub(crate) struct Tls {
     folder: TempDir,
 }
 
 impl Tls {
-    /// Makes them.
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("waypost-tls-").tempdir().expect("a temporary folder");
         let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
@@ -33,7 +32,7 @@ impl Tls {
         Self { folder }
     }
 
-    /// The `rabbitmq.conf` of the node on each host.
+    /// The `rabbitmq.conf` of each host's node.
     pub(crate) fn listeners(&self, hosts: &[Host]) -> Vec<String> {
         let file = |name: &str| self.folder.path().join(name).display().to_string();
         let (authority, certificate, key) = (file("ca.pem"), file("node.pem"), file("node.key"));
@@ -47,7 +46,7 @@ impl Tls {
         hosts.iter().map(listener).collect()
     }
 
-    /// What a worker has to know.
+    /// The settings of a worker.
     pub(crate) fn environment(&self) -> [(String, String); 1] {
         let authority = self.folder.path().join("ca.pem").display().to_string();
         [("WAYPOST_BROKER__CA_FILE".to_owned(), authority)]

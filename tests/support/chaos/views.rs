@@ -1,4 +1,4 @@
-//! What each worker shows at the end: campaigns, dead letters and replays.
+//! The final view of each worker: campaigns, dead letters and replays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::setup::ChaosSetup;
 use crate::support::Waypost;
 use crate::support::wait::poll_until;
 
-/// All workers show the same within this time.
+/// The views of all workers converge within this time.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What one worker shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WorkerView {
-    /// The version and the edition of each receiver's campaign; no edition if its two places differ.
+    /// The version and edition of each receiver's campaign. The edition is `None` if its two places differ.
     pub(crate) campaigns: Vec<(u64, Option<u64>)>,
     /// By id.
     pub(crate) letters: BTreeMap<String, LetterState>,
@@ -25,33 +25,32 @@ pub(crate) struct WorkerView {
     pub(crate) replays: BTreeMap<String, String>,
 }
 
-/// A dead letter, as a worker shows it.
+/// A dead letter as a worker shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LetterState {
     pub(crate) state: String,
     pub(crate) reason: String,
-    /// The number of its event.
     pub(crate) event: Option<u64>,
-    /// None if it is of no delivery.
+    /// `None` if the letter has no delivery.
     pub(crate) webhook: Option<WebhookKind>,
 }
 
 impl LetterState {
-    /// The delivery that it is of.
+    /// The delivery of the letter.
     pub(crate) fn delivery(&self) -> Option<ExpectedDelivery> {
         Some(ExpectedDelivery { event: self.event?, webhook: self.webhook? })
     }
 }
 
 impl WorkerView {
-    /// Whether nothing is under way.
+    /// Returns whether no replay is running.
     fn is_idle(&self) -> bool {
         self.replays.values().all(|state| state != "running")
             && self.letters.values().all(|letter| letter.state != "replaying")
     }
 }
 
-/// Reads the views, once they are equal, nothing is under way and `is_complete` holds, or patience is at its end.
+/// Reads the views once they are equal and idle, and `is_complete` holds. After the timeout, reads them as they are.
 pub(crate) async fn read_when_equal(
     setup: &ChaosSetup,
     is_complete: impl Fn(&[WorkerView]) -> bool,
@@ -59,7 +58,7 @@ pub(crate) async fn read_when_equal(
     let mut views = Vec::new();
     let equal = async || {
         let read = join_all(setup.workers.iter().map(|worker| read_view(setup, worker))).await;
-        // One that has no answer now has one later.
+        // Tries again if a worker does not answer.
         views = read.into_iter().collect::<Option<Vec<WorkerView>>>()?;
         let is_equal = views.iter().all(|view| *view == views[0]);
         (is_equal && views[0].is_idle() && is_complete(&views)).then_some(())
@@ -85,7 +84,7 @@ async fn read_view(setup: &ChaosSetup, worker: &Waypost) -> Option<WorkerView> {
     })
 }
 
-/// All items of a list; `None` if a page is refused.
+/// All items of a list. `None` if a page is refused.
 async fn all_items(worker: &Waypost, path: &str) -> Option<Vec<Value>> {
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
