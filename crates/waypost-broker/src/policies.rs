@@ -227,7 +227,7 @@ mod tests {
 
     fn severities(role: QueueRole, definition: &Value) -> Vec<Severity> {
         let definition = definition.as_object().expect("an object");
-        effects(purpose, definition).into_iter().map(|effect| effect.severity).collect()
+        effects(role, definition).into_iter().map(|effect| effect.severity).collect()
     }
 
     #[test]
