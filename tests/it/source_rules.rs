@@ -173,9 +173,9 @@ fn no_test_indexes_json_by_position() {
     let is_indexed = |line: &str| {
         line.match_indices("][").any(|(at, _)| {
             let (before, after) = (line[..at].chars().next_back(), line[at + 2..].chars().next());
-            let is = |c: Option<char>, kind: fn(char) -> bool| c.is_some_and(kind);
-            let (is_name, is_digit): (fn(char) -> bool, fn(char) -> bool) = (|c| c == '"', |c| c.is_ascii_digit());
-            (is(before, is_name) && is(after, is_digit)) || (is(before, is_digit) && is(after, is_name))
+            let is_name = |c: Option<char>| c == Some('"');
+            let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+            (is_name(before) && is_digit(after)) || (is_digit(before) && is_name(after))
         })
     };
     let mut violations = Violations::default();

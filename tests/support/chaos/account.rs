@@ -135,15 +135,7 @@ mod tests {
         let delivery_id = delivery_id.map(str::to_owned);
         let (delivery, reason) = (ExpectedDelivery { event, webhook: hook }, "exhausted".to_owned());
         let id = Some(format!("dl_{event}"));
-        DeadLetter {
-            id,
-            delivery: delivery,
-            delivery_id,
-            reason,
-            replayed: false,
-            attempts: MAX_ATTEMPTS,
-            status: Some(500),
-        }
+        DeadLetter { id, delivery, delivery_id, reason, replayed: false, attempts: MAX_ATTEMPTS, status: Some(500) }
     }
 
     fn pages(published: &[(u64, PublishState)], receipts: Vec<ReceivedRequest>) -> LedgerEntries {

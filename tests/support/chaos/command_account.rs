@@ -182,12 +182,8 @@ mod tests {
     fn contradictions(orders: &[OperatorCommand], views: &[WorkerView], accepted: bool) -> usize {
         let answered = if accepted { ReceiverAnswer::Accepted } else { ReceiverAnswer::Rejected };
         let delivery = ExpectedDelivery { event: 1, webhook: WebhookKind::Section };
-        let receipt = ReceivedRequest {
-            delivery: delivery,
-            webhook_id: "w".into(),
-            at: std::time::Duration::ZERO,
-            answer: answered,
-        };
+        let receipt =
+            ReceivedRequest { delivery, webhook_id: "w".into(), at: std::time::Duration::ZERO, answer: answered };
         let pages = LedgerEntries { commands: orders.to_vec(), requests: vec![receipt], ..LedgerEntries::default() };
         build_account(&pages, &[], views).contradictions.len()
     }

@@ -63,7 +63,7 @@ fn parse_record(record: &Record) -> Option<Vec<DeadLetter>> {
         let text = String::from_utf8_lossy(&record.body);
         let letter = |delivery| DeadLetter {
             id: None,
-            delivery: delivery,
+            delivery,
             delivery_id: None,
             reason: format!("poison ({why})"),
             replayed: false,
