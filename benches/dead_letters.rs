@@ -437,7 +437,7 @@ impl Receiver {
 fn receiver() -> (Receiver, Arc<AtomicU64>) {
     let received = Arc::new(AtomicU64::new(0));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.set_nonblocking(true).expect("a socket that does not block");
+    listener.set_nonblocking(true).expect("a nonblocking socket");
     let url = format!("http://{}/", listener.local_addr().expect("an address"));
     let counter = received.clone();
     let count = move |_: axum::body::Bytes| {

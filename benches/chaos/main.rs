@@ -82,7 +82,7 @@ async fn main() -> ExitCode {
         minor(&version)
     );
     eprintln!("{again}");
-    let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
+    let mut terminate = signal(SignalKind::terminate()).expect("a signal handler");
     // Dropping the future ends everything it started, also on SIGTERM or Ctrl-C.
     let findings = tokio::select! {
         findings = Box::pin(run(&drill)) => findings,
@@ -90,7 +90,7 @@ async fn main() -> ExitCode {
         _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
     };
     report::print(&drill, &version, &findings);
-    println!("To repeat it: {again}");
+    println!("To repeat this run: {again}");
     if findings.passed() {
         return ExitCode::SUCCESS;
     }
@@ -135,21 +135,21 @@ fn keep_logs(seed: u64, findings: &ChaosResult) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}"));
     std::fs::create_dir_all(&folder).expect("a folder");
     for (number, lines) in findings.logs.iter().enumerate() {
-        std::fs::write(folder.join(format!("worker-{number}.log")), lines.join("\n")).expect("a log is written");
+        std::fs::write(folder.join(format!("worker-{number}.log")), lines.join("\n")).expect("a log file");
     }
     for (number, log) in findings.node_logs.iter().enumerate() {
-        std::fs::write(folder.join(format!("node-{number}.log")), log).expect("a log is written");
+        std::fs::write(folder.join(format!("node-{number}.log")), log).expect("a log file");
     }
     let happened = findings.entries.faults.iter().map(|happened| format!("{happened:?}\n")).collect::<String>();
-    std::fs::write(folder.join("faults.log"), happened).expect("a log is written");
+    std::fs::write(folder.join("faults.log"), happened).expect("a log file");
     let orders = findings.entries.commands.iter().map(|order| format!("{order:?}\n")).collect::<String>();
-    std::fs::write(folder.join("orders.log"), orders).expect("a log is written");
+    std::fs::write(folder.join("orders.log"), orders).expect("a log file");
     if let DrainResult::TimedOut { left, diagnosis, .. } = &findings.drained {
-        std::fs::write(folder.join("left.log"), format!("{left}\n\n{diagnosis}")).expect("a log is written");
+        std::fs::write(folder.join("left.log"), format!("{left}\n\n{diagnosis}")).expect("a log file");
     }
     let lost = format!("{:?}\n{:?}\n", findings.account.lost, findings.control_stream.lost);
-    std::fs::write(folder.join("lost.log"), lost).expect("a log is written");
+    std::fs::write(folder.join("lost.log"), lost).expect("a log file");
     let contradictions = [findings.account.contradictions.join("\n"), findings.commands.contradictions.join("\n")];
-    std::fs::write(folder.join("contradictions.log"), contradictions.join("\n")).expect("a log is written");
+    std::fs::write(folder.join("contradictions.log"), contradictions.join("\n")).expect("a log file");
     folder.display().to_string()
 }

@@ -30,31 +30,31 @@ pub(crate) fn print(drill: &ChaosRun, version: &str, findings: &ChaosResult) {
     println!("{}\n", orders(&findings.commands));
     println!("{}\n", faults(findings));
     let gap = stall_metrics::longest_gap(&findings.entries, *duration);
-    println!("The longest that nothing at all was delivered: {}.", seconds(gap));
+    println!("Longest time without any delivery: {}.", seconds(gap));
     match &findings.drained {
-        DrainResult::Drained { after } => println!("All was settled {} after the last fault.", seconds(*after)),
+        DrainResult::Drained { after } => println!("All work was finished {} after the last fault.", seconds(*after)),
         DrainResult::TimedOut { left, left_by_new_leaders, .. } => println!(
-            "NOT SETTLED: {left}. {}",
+            "NOT DRAINED: {left}. {}",
             match left_by_new_leaders.as_str() {
-                "" => "It was settled once the queues had other leaders: RabbitMQ held it for channels that had ended."
+                "" => "New leaders of the queues finished it: RabbitMQ held the messages for channels that had ended."
                     .to_owned(),
-                left => format!("With other leaders of the queues: {left}."),
+                left => format!("Left with new leaders of the queues: {left}."),
             }
         ),
     }
     let ControlStreamResult { confirmed, lost } = &findings.control_stream;
     println!(
-        "The witness, a stream that Waypost has nothing to do with: {confirmed} records confirmed, of which RabbitMQ lost {}.",
+        "Control stream (not used by Waypost): {confirmed} records confirmed, of which RabbitMQ lost {}.",
         lost.len()
     );
     let excluded: Vec<&str> = findings.excluded.iter().map(|fault| fault.name()).collect();
     if !excluded.is_empty() {
-        println!("Left out (not asked for, or without root or libfaketime): {}.", excluded.join(", "));
+        println!("Skipped (excluded, or without root or libfaketime): {}.", excluded.join(", "));
     }
     match findings.delay {
-        Some(Delay::Netem) => println!("Late packets: 100 ms by netem."),
+        Some(Delay::Netem) => println!("Delayed packets: 100 ms by netem."),
         Some(Delay::NarrowLink) => {
-            println!("Late packets: by a link of 1 Mbit/s with a queue of 400 ms; the kernel has no netem.")
+            println!("Delayed packets: a link of 1 Mbit/s with a queue of 400 ms, because the kernel has no netem.")
         }
         None => {}
     }

@@ -206,7 +206,7 @@ fn delivery_letter(
     };
     let mut delivery = Delivery::new(event, origin.target.clone(), number.is_multiple_of(2).then_some(trace));
     for attempt in 0..attempts {
-        let (status, cause, error, answer, duration_ms) = ending.told(chance.of(7, 400));
+        let (status, cause, error, answer, duration_ms) = ending.describe(chance.of(7, 400));
         let at = dead_at - waits(attempt) - TimeDelta::milliseconds(duration_ms as i64);
         delivery.record(Attempt { at, duration_ms, status, cause, error, answer });
     }
@@ -214,7 +214,7 @@ fn delivery_letter(
 }
 
 impl Ending {
-    fn told(self, milliseconds: u64) -> (Option<u16>, Cause, Option<String>, Option<String>, u64) {
+    fn describe(self, milliseconds: u64) -> (Option<u16>, Cause, Option<String>, Option<String>, u64) {
         let none = |cause, error: &str, duration| (None, cause, Some(error.to_owned()), None, duration);
         match self {
             Self::Status(status) => {

@@ -25,9 +25,9 @@ const VIEWS: [(u32, Scheme); 3] = [(1440, Scheme::Light), (1440, Scheme::Dark), 
 async fn main() {
     // Cargo adds `--bench`.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let scene = ScreenshotSetup::start().await;
-    let browser = Browser::start(&scene.waypost.url("")).await;
-    for page in scene.pages() {
+    let setup = ScreenshotSetup::start().await;
+    let browser = Browser::start(&setup.waypost.url("")).await;
+    for page in setup.pages() {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == page.name) {
             continue;
         }

@@ -154,7 +154,7 @@ async fn main() -> ExitCode {
     for worker in Worker::value_variants().iter().filter(|worker| !worker.is_installed()) {
         eprintln!("{} is not installed (make bench installs it), and left out", worker.name());
     }
-    let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
+    let mut terminate = signal(SignalKind::terminate()).expect("a signal handler");
     // Dropping the future ends everything it started, also on SIGTERM or Ctrl-C.
     tokio::select! {
         () = Box::pin(run(&options)) => ExitCode::SUCCESS,

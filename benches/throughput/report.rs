@@ -86,7 +86,7 @@ pub(crate) fn print(figures: &Results, circumstances: &RunInfo<'_>) {
     }
     let duplicates: u64 = figures.rows.iter().map(ResultRow::duplicates).sum();
     if duplicates > 0 {
-        println!("{} deliveries of the backlogs came twice.\n", HumanCount(duplicates));
+        println!("{} deliveries of the backlogs were duplicates.\n", HumanCount(duplicates));
     }
     let targets = figures.targets();
     println!("{}", table(&["target", "", "figure", ""], 1, targets.iter().map(target_cells)));

@@ -240,7 +240,7 @@ async fn invalid_input_is_refused_with_its_path() {
         let reply = app.send_as_with("operator", method.clone(), path, &[], "x".repeat(300 * 1024)).await;
         assert_eq!(reply.expect_problem(422).paths, ["$"], "{method} {path}");
     }
-    assert_eq!(app.receiver.requests().len(), 0, "a test that was refused was sent");
+    assert_eq!(app.receiver.requests().len(), 0, "a refused test was sent");
 }
 
 /// The audit lines so far: name, role, action and status.

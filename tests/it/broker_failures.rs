@@ -30,7 +30,7 @@ async fn without_a_broker_the_worker_starts_and_reports_the_reason() {
     broker.stop().await;
     let prefix = unique("life");
     let waypost = Waypost::launch(&broker.url(), &prefix, &FAST_RETRIES);
-    let reason = wait_until("an answer of the probe", DEFAULT_TIMEOUT, async || {
+    let reason = wait_until("a response of the probe", DEFAULT_TIMEOUT, async || {
         let client = reqwest::get(waypost.url("/readyz")).await.ok()?;
         let (status, text) = (client.status().as_u16(), client.text().await.ok()?);
         (status == 503 && text.contains("no connection to 127.0.0.1")).then_some(text)
@@ -139,7 +139,7 @@ async fn a_broker_killed_with_events_in_flight_loses_none() {
     app.amqp.publish_events(&app.prefix, &events).await;
     app.receiver.wait_until(|requests| requests.len() > 500).await;
     broker.kill().await;
-    let unready = wait_until("the probe to notice", Duration::from_secs(30), async || {
+    let unready = wait_until("the probe to report it", Duration::from_secs(30), async || {
         let reply = app.waypost.get("/readyz").await;
         (reply.status == 503).then_some(reply)
     });
@@ -174,12 +174,12 @@ async fn a_silent_connection_is_closed() {
     let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
     proxy.stall();
     // Two missed heartbeats of ten seconds.
-    wait_until("the probe to notice", SLOW_TIMEOUT, async || {
+    wait_until("the probe to report it", SLOW_TIMEOUT, async || {
         (app.waypost.get("/readyz").await.status == 503).then_some(())
     })
     .await;
     // A connection attempt that hangs is given up too.
-    wait_until("the next try to be given up", SLOW_TIMEOUT, async || {
+    wait_until("the next attempt to time out", SLOW_TIMEOUT, async || {
         app.waypost.get("/readyz").await.body.contains("no response within 10 s").then_some(())
     })
     .await;
@@ -236,10 +236,10 @@ async fn while_publishing_is_blocked_deliveries_continue_and_failures_wait() {
         let reply = app.waypost.get("/readyz").await;
         (reply.status == 503 && reply.body.contains("takes no messages")).then_some(())
     };
-    wait_until("the probe to notice", SLOW_TIMEOUT, blocked).await;
+    wait_until("the probe to report it", SLOW_TIMEOUT, blocked).await;
 
     app.receiver.wait_until(|requests| requests.len() == events.len()).await;
-    assert_eq!(late.requests().len(), FAILING, "the retries wait for the broker");
+    assert_eq!(late.requests().len(), FAILING, "retries wait for the broker");
     assert!(blocked().await.is_some());
     assert_eq!(app.waypost.metric("waypost_publisher{link=\"blocked\"}").await, 1.0);
 
@@ -303,7 +303,7 @@ async fn reconnecting_leaves_one_consumer_to_a_queue() {
     let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
     for _ in 0..3 {
         proxy.cut();
-        wait_until("the worker to be without a connection", SLOW_TIMEOUT, async || {
+        wait_until("the worker to lose its connection", SLOW_TIMEOUT, async || {
             (app.waypost.get("/readyz").await.status == 503).then_some(())
         })
         .await;

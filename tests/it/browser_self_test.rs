@@ -57,7 +57,7 @@ struct PageServer {
 impl PageServer {
     fn serve() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.set_nonblocking(true).expect("a listener that does not block");
+        listener.set_nonblocking(true).expect("a nonblocking listener");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let pages = Router::new()
             .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
@@ -72,7 +72,7 @@ impl PageServer {
             .route("/unscaled", get(|| async { axum::response::Html("<!doctype html><title>x</title><p>small") }));
         let serve = async move || {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            axum::serve(listener, pages).await.expect("pages are served");
+            axum::serve(listener, pages).await.expect("the page server runs");
         };
         Self { url, _server: BackgroundServer::start("pages", serve) }
     }
@@ -182,9 +182,7 @@ async fn a_missing_element_fails_the_test_and_lists_candidates() {
 }
 
 #[tokio::test]
-#[should_panic(
-    expected = "there are 2 of button \"Discard\": say inside of which thing (tests/it/browser_self_test.rs"
-)]
+#[should_panic(expected = "there are 2 of button \"Discard\": narrow it with `inside` (tests/it/browser_self_test.rs")]
 async fn an_ambiguous_locator_fails_the_test() {
     let (_pages, mut browser) = open("/clean").await;
     browser.set_timeout(Duration::from_secs(2));
@@ -195,7 +193,7 @@ async fn an_ambiguous_locator_fails_the_test() {
 async fn each_kind_of_page_error_is_detected() {
     let (_pages, browser) = open("/lacking").await;
     assert_single_finding(&browser.take_console_errors().await, "404");
-    assert_eq!(browser.take_console_errors().await, [""; 0], "told once");
+    assert_eq!(browser.take_console_errors().await, [""; 0], "each error is returned once");
     browser.open("/inline").await;
     assert_single_finding(&browser.take_console_errors().await, "Content Security Policy");
     browser.open("/unnamed").await;

@@ -241,7 +241,7 @@ async fn a_refused_document_reports_all_violations_and_stores_nothing() {
         "$.sections[2].webhook.url",
     ];
     assert_eq!(violation_paths(&reply), expected.map(str::to_owned).into(), "{:#}", reply.json());
-    assert!(!reply.body.contains("password"), "a customer's password is repeated: {}", reply.body);
+    assert!(!reply.body.contains("password"), "the response contains a password: {}", reply.body);
     waypost.get("/v1/campaigns/faulty").await.expect_problem(404);
 
     let good = waypost.put_campaign(&some_campaign("faulty")).await;
@@ -337,9 +337,9 @@ async fn generated_webhook_ids_are_unique() {
     renamed["id"] = "new-name".into();
     assert_eq!(delete(&waypost, "/v1/campaigns/old-name").await.status, 204);
     let renamed = waypost.put_campaign(&renamed).await.json();
-    let anew = waypost.send(Method::PUT, "/v1/campaigns/old-name", Some(&some_campaign("old-name"))).await;
-    assert_eq!(anew.status, 201, "{anew:?}");
-    let (old, new) = (webhook_ids(&renamed), webhook_ids(&anew.json()));
+    let created = waypost.send(Method::PUT, "/v1/campaigns/old-name", Some(&some_campaign("old-name"))).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let (old, new) = (webhook_ids(&renamed), webhook_ids(&created.json()));
     assert!(new.iter().all(|id| !old.contains(id)), "{new:?} and {old:?} are of two campaigns");
 }
 
@@ -507,7 +507,7 @@ async fn a_damaged_store_is_moved_aside_and_rebuilt() {
     assert!(waypost.wait_for_exit().await.success());
     for file in ["conf", "db"] {
         let path = waypost.store_path().join("view").join(file);
-        assert!(path.is_file(), "{} is not there to be damaged", path.display());
+        assert!(path.is_file(), "{} does not exist", path.display());
         std::fs::write(path, b"this is not what sled has written").expect("the damage");
     }
     waypost.restart().await;
@@ -521,7 +521,7 @@ async fn a_damaged_store_is_moved_aside_and_rebuilt() {
     assert_eq!(aside.len(), 1, "{aside:?}");
     let damaged = std::fs::read(aside[0].join("conf")).expect("the damaged file");
     assert_eq!(damaged, b"this is not what sled has written");
-    assert!(line.contains(&aside[0].display().to_string()), "the log does not say where to: {line}");
+    assert!(line.contains(&aside[0].display().to_string()), "the log line has no path: {line}");
     waypost.put_campaign(&some_campaign("d")).await;
 }
 
@@ -606,7 +606,7 @@ async fn only_an_editor_is_shown_headers_and_secrets() {
         let reply = send(role, Method::GET, "").await;
         assert_eq!((reply.status, etag(&reply)), (200, etag(&full)));
         for hidden in ["the-key", "the-other-key", secret] {
-            assert!(!reply.body.contains(hidden), "{role} is shown {hidden}: {}", reply.body);
+            assert!(!reply.body.contains(hidden), "{role} can see {hidden}: {}", reply.body);
         }
         let masked = reply.json();
         for keyword in [None, Some(1)] {

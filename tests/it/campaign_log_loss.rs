@@ -124,7 +124,7 @@ async fn broker_with_small_streams() -> Broker {
 
 /// Waits until a queue has `events` messages. A probe of the worker may be among them.
 async fn wait_for_waiting_events(amqp: &Amqp, prefix: &str, events: u32) {
-    wait_until("the events to wait", DEFAULT_TIMEOUT, async || {
+    wait_until("waiting events", DEFAULT_TIMEOUT, async || {
         let depth = amqp.depth(&format!("{prefix}.events")).await?;
         (events..=events + 1).contains(&depth).then_some(())
     })
@@ -298,7 +298,7 @@ async fn a_log_deleted_while_workers_are_stopped_is_restored_from_a_store() {
     restore(&old).await;
     tokio::join!(old.wait_until_ready(), new.wait_until_ready());
     assert_eq!(campaigns(&old).await, campaigns(&new).await);
-    assert_eq!(old.get("/v1/campaigns/c").await.json(), put.json(), "the webhook has kept its id");
+    assert_eq!(old.get("/v1/campaigns/c").await.json(), put.json(), "the webhook keeps its id");
     let requests = receiver.wait_until(|requests| requests.len() == 2).await;
     assert_eq!(requests.len(), 2);
     assert_eq!((events_without_webhook(&old).await, events_without_webhook(&new).await), (0.0, 0.0));
@@ -319,7 +319,10 @@ async fn a_log_deleted_under_running_workers_is_restored_by_several_at_once() {
     for id in ["a", "b", "c"] {
         first.put_campaign(&campaign(id, &receiver.url("/"))).await;
     }
-    wait_until("both to have all", DEFAULT_TIMEOUT, async || (campaigns(&second).await.len() == 3).then_some(())).await;
+    wait_until("both workers to have all campaigns", DEFAULT_TIMEOUT, async || {
+        (campaigns(&second).await.len() == 3).then_some(())
+    })
+    .await;
     amqp.delete_queue(&campaigns_stream(&prefix)).await;
     tokio::join!(wait_until_held(&first), wait_until_held(&second));
     amqp.publish_event(&prefix, &event("b", "1")).await;
@@ -447,7 +450,7 @@ async fn no_change_is_accepted_until_a_new_log_is_compared() {
     old.put_campaign(&campaign("c", "https://example.com/hook")).await;
     amqp.delete_queue(&campaigns_stream(&prefix)).await;
     let (client, document) = (reqwest::Client::new(), campaign("d", "https://example.com/hook"));
-    wait_until("a refusal that says what to do", SLOW_TIMEOUT, async || {
+    wait_until("a problem that says what to do", SLOW_TIMEOUT, async || {
         let answer = client.put(old.url("/v1/campaigns/d")).json(&document).send().await.expect("an answer");
         let (status, text) = (answer.status(), answer.text().await.expect("a text"));
         assert_eq!(status, 503, "{text}");

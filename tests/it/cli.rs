@@ -28,9 +28,9 @@ impl CliProcess {
         command.args(arguments).current_dir(folder).env_clear().envs(environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
-        let stdout = PipeOutput::collect(child.stdout.take().expect("its output is piped"));
-        let stderr = PipeOutput::collect(child.stderr.take().expect("its errors are piped"));
-        let (mut stdin, input) = (child.stdin.take().expect("its input is piped"), input.to_owned());
+        let stdout = PipeOutput::collect(child.stdout.take().expect("stdout is piped"));
+        let stderr = PipeOutput::collect(child.stderr.take().expect("stderr is piped"));
+        let (mut stdin, input) = (child.stdin.take().expect("stdin is piped"), input.to_owned());
         // A command that does not read its input closes the pipe early.
         std::thread::spawn(move || stdin.write_all(&input));
         Self { child, stdout, stderr }
@@ -143,7 +143,7 @@ impl CliSandbox {
 fn assert_exit(printed: &CommandOutput, code: i32, said: &[&str]) {
     assert_eq!(printed.code, Some(code), "{printed:#?}");
     for text in said {
-        assert!(printed.stderr.contains(text), "it does not say {text:?}: {printed:#?}");
+        assert!(printed.stderr.contains(text), "stderr does not contain {text:?}: {printed:#?}");
     }
     assert!(!printed.stderr.contains("panicked"), "{printed:#?}");
 }
@@ -316,7 +316,7 @@ async fn usage_errors_exit_with_2() {
     for arguments in misused {
         let printed = shell.run(&[], arguments).await;
         assert_eq!(printed.code, Some(2), "{arguments:?}: {printed:#?}");
-        assert!(!printed.stderr.is_empty(), "{arguments:?} says nothing");
+        assert!(!printed.stderr.is_empty(), "{arguments:?} prints nothing");
     }
 }
 
@@ -376,7 +376,7 @@ async fn every_command_explains_itself() {
         "replays cancel",
         "erase",
     ] {
-        assert!(explained.contains(command), "{command} is not among {explained:?}");
+        assert!(explained.contains(command), "{command} is not in {explained:?}");
     }
     let version = shell.run(&[], &["--version"]).await;
     assert_exit(&version, 0, &[]);

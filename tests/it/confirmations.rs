@@ -40,7 +40,7 @@ impl Terminal {
         script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = script.spawn().expect("`script` of util-linux starts");
         let keyboard = child.stdin.take();
-        let mut output = child.stdout.take().expect("its output is piped");
+        let mut output = child.stdout.take().expect("stdout is piped");
         let screen = Arc::<Mutex<String>>::default();
         let shown = screen.clone();
         std::thread::spawn(move || {
@@ -60,7 +60,7 @@ impl Terminal {
     /// Waits for the question, and types the answer.
     async fn type_answer(mut self, keys: &str) -> (Option<i32>, String) {
         self.wait_for_prompt().await;
-        let mut keyboard = self.keyboard.take().expect("nothing was typed yet");
+        let mut keyboard = self.keyboard.take().expect("the first answer");
         keyboard.write_all(keys.as_bytes()).expect("the keys are typed");
         keyboard.flush().expect("the keys are typed");
         // `script` can miss the end of its program, and then ends with its input. The end of the input is also an

@@ -55,7 +55,7 @@ async fn cross_site_forms_are_refused() {
         app.waypost.send_with(Method::POST, "/new-campaign", &headers, body.to_owned()).await.status
     };
     let own = app.waypost.url("");
-    assert_eq!(send(&[], &form).await, 403, "without its cookie");
+    assert_eq!(send(&[], &form).await, 403, "without the cookie");
     assert_eq!(send(&[("cookie", &cookie)], "id=made&name=").await, 403, "without its token");
     assert_eq!(send(&[("cookie", &cookie)], "waypost-form=other&id=made").await, 403, "with another token");
     assert_eq!(send(&[("cookie", &cookie), ("origin", "https://example.com")], &form).await, 403, "of another origin");

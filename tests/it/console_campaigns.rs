@@ -294,9 +294,9 @@ async fn an_edit_conflict_shows_the_other_change() {
     browser.click(&button("Save")).await;
     browser.wait_for_text("Not saved: changed by another user").await;
     browser.wait_for_text("editor changed this place").await;
-    let told = browser.text().await;
+    let text = browser.text().await;
     for words in ["Menu Text Offers of the day Best offers My offers", "load the current values"] {
-        assert!(told.contains(words), "{words} is not in: {told}");
+        assert!(text.contains(words), "{words} is not in: {text}");
     }
     browser.assert_page_quality().await;
     browser.click(&button("Save")).await;

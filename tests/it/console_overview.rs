@@ -83,11 +83,11 @@ async fn lost_broker_and_lost_worker_are_shown() {
         async || browser.script::<bool>("return document.querySelector('[data-stale]') !== null;", Vec::new()).await;
     // A suspended worker keeps its connections.
     app.waypost.suspend();
-    wait_until("the page to say that it is old", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
+    wait_until("the page to be marked as stale", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
     app.waypost.resume();
-    wait_until("the page to go on", SLOW_TIMEOUT, async || (!is_old().await).then_some(())).await;
+    wait_until("the page to continue", SLOW_TIMEOUT, async || (!is_old().await).then_some(())).await;
     app.waypost.terminate();
-    wait_until("the page to say that it is old", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
+    wait_until("the page to be marked as stale", SLOW_TIMEOUT, async || is_old().await.then_some(())).await;
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn an_open_breaker_shows_and_closes() {
     browser.wait_for_text("sent as a probe. Any response other than 429 and 5xx closes the breaker").await;
     browser.wait_for_text("no response within the time limit").await;
     let rows = browser.names(&row("")).await;
-    assert!(rows[1].starts_with(&format!("{origin} open 100 %")), "the worst is not the first: {rows:?}");
+    assert!(rows[1].starts_with(&format!("{origin} open 100 %")), "the worst endpoint is not first: {rows:?}");
     browser.click(&summary(&format!("One path of {origin}"))).await;
     browser.wait_for_text("/hangs").await;
     browser.assert_page_quality().await;
@@ -161,7 +161,7 @@ async fn an_event_is_explained() {
     browser.wait_for_text("Menu entry matched by its keyword").await;
     browser.wait_for_text("3 – no the event's keyword is 4").await;
     browser.assert_page_quality().await;
-    assert!(app.receiver.requests().is_empty(), "explaining has sent something");
+    assert!(app.receiver.requests().is_empty(), "explaining sent a request");
 
     // A shared link contains no personal data.
     browser.click(&link("Link to this explanation")).await;

@@ -13,7 +13,7 @@ async fn the_committed_files_match_the_program() {
     for name in ["event", "campaign", "asyncapi"] {
         let path = format!("{}/docs/contract/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let kept = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        assert_eq!(cli(&["contract", name]).await.stdout, kept, "{path} is old: run `make contract`");
+        assert_eq!(cli(&["contract", name]).await.stdout, kept, "{path} is outdated: run `make contract`");
     }
 }
 
@@ -42,9 +42,9 @@ async fn the_asyncapi_document_is_complete() {
     let text = document.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {
         let pointer = reference.split('"').next().expect("a pointer");
-        assert!(document.pointer(pointer).is_some(), "{pointer} leads nowhere");
+        assert!(document.pointer(pointer).is_some(), "{pointer} does not resolve");
     }
-    assert!(!text.contains("$defs"), "a definition is elsewhere");
+    assert!(!text.contains("$defs"), "the schemas must not use $defs");
     assert_eq!(document["components"]["schemas"]["StepEvent"]["required"], printed("event").await["required"]);
 }
 

@@ -125,10 +125,10 @@ async fn every_panel_has_data() {
     for (_, query) in &mut wanting {
         *query = query.replace("$job", "waypost").replace("$__rate_interval", "20s");
         // `$1` belongs to a regular expression, and Grafana keeps it.
-        assert!(!query.replace("$1", "").contains('$'), "a variable that nobody gives a value: {query}");
+        assert!(!query.replace("$1", "").contains('$'), "a variable without a value: {query}");
     }
     // Rates need repeated activity of every kind.
-    wait_until("something in every panel", SLOW_TIMEOUT, async || {
+    wait_until("data in every panel", SLOW_TIMEOUT, async || {
         let events: Vec<Value> =
             [3, 4, 5].map(|keyword| step_event().keyword(keyword).id(&unique("event")).json()).into();
         app.amqp.publish_events(&app.prefix, &events).await;
@@ -153,19 +153,19 @@ fn panels_have_descriptions() {
     let mut known = BTreeSet::new();
     for (file, dashboard) in dashboards() {
         let uid = dashboard["uid"].as_str().expect("a uid");
-        assert_eq!(file.file_stem().and_then(|name| name.to_str()), Some(uid), "a dashboard is called as its file");
+        assert_eq!(file.file_stem().and_then(|name| name.to_str()), Some(uid), "a dashboard's uid is its file name");
         let titles: BTreeSet<&str> = panels(&dashboard).filter_map(|panel| panel["title"].as_str()).collect();
         assert_eq!(titles.len(), panels(&dashboard).count(), "{uid}: two panels with one title");
         let mut taken = BTreeSet::new();
         for panel in panels(&dashboard) {
             let title = panel["title"].as_str().expect("a title");
             let description = panel["description"].as_str().unwrap_or_default();
-            assert!(description.len() > 20, "{uid}: {title} does not say what it shows");
+            assert!(description.len() > 20, "{uid}: {title} has no description");
             if panel["type"] != "text" {
                 let says = ["Normal: ", "The median is normally", "objective is"]
                     .iter()
                     .any(|words| description.contains(words));
-                assert!(says, "{uid}: {title} does not say what is normal");
+                assert!(says, "{uid}: the description of {title} does not say what is normal");
                 let defaults = &panel["fieldConfig"]["defaults"];
                 assert!(defaults["unit"].is_string(), "{uid}: {title} has no unit");
                 assert!(defaults["thresholds"]["steps"].is_array(), "{uid}: {title} has no thresholds");
@@ -182,7 +182,7 @@ fn panels_have_descriptions() {
                 assert_eq!(panel["type"], "stat", "{uid}: the first row is numbers, read at a glance");
             }
         }
-        assert!(known.insert(uid.to_owned()), "{uid} twice");
+        assert!(known.insert(uid.to_owned()), "{uid} is used twice");
     }
 }
 
@@ -239,14 +239,14 @@ async fn dashboards_use_existing_metrics() {
     let named: BTreeSet<String> = queries.iter().flat_map(|query| metrics_of(query)).collect();
     assert!(named.len() > 40, "{named:?}");
     let unknown: Vec<&String> = named.difference(&known).collect();
-    assert!(unknown.is_empty(), "the program has no {unknown:?}");
+    assert!(unknown.is_empty(), "these metrics do not exist: {unknown:?}");
     // A histogram is covered if one of its three series is used.
     let looked_at = |name: &str| {
         let name = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
         named.iter().any(|named| named.starts_with(name))
     };
     let unseen: Vec<&String> = of_the_program.iter().filter(|name| !looked_at(name)).collect();
-    assert!(unseen.is_empty(), "nobody looks at {unseen:?}: show it in a panel, or count it no more");
+    assert!(unseen.is_empty(), "no panel or rule uses {unseen:?}: show it in a panel, or remove it");
 }
 
 #[test]

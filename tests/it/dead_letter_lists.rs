@@ -150,9 +150,9 @@ async fn list_and_summary_apply_filters_equally() {
             ("campaigns", "campaignId", count_by(&expected, field("campaignId"))),
             ("webhooks", "webhookId", count_by(&expected, field("webhookId"))),
         ] {
-            let mut told = summary_counts(&summary, list, key);
-            told.retain(|_, count| *count > 0);
-            assert_eq!(told, counts, "{list} of {query}: {summary:#}");
+            let mut reported = summary_counts(&summary, list, key);
+            reported.retain(|_, count| *count > 0);
+            assert_eq!(reported, counts, "{list} of {query}: {summary:#}");
         }
         for webhook in summary["webhooks"].as_array().expect("webhooks") {
             let letter = expected.iter().find(|letter| letter["webhookId"] == webhook["webhookId"]);
@@ -194,7 +194,7 @@ async fn an_invalid_query_is_refused_with_a_reason() {
     let page = app.waypost.letter_page("limit=1&reason=gone").await;
     let cursor = text_field(&page, "next");
     let rest = app.waypost.letter_page(&format!("limit=2&reason=gone&cursor={cursor}")).await;
-    assert_eq!(rest["items"].as_array().map(Vec::len), Some(2), "a page may be of another size: {rest:#}");
+    assert_eq!(rest["items"].as_array().map(Vec::len), Some(2), "the page size may change between pages: {rest:#}");
     let (now, later) = ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.001Z");
     let refused = [
         ("page=2".to_owned(), "page"),

@@ -31,29 +31,29 @@ async fn start_with_every_state() -> TestApp {
 /// All responses of a worker about letters and replays.
 async fn read_everything(waypost: &Waypost) -> Vec<Value> {
     let letters = waypost.letters("").await;
-    let mut told = vec![waypost.summary("").await];
+    let mut responses = vec![waypost.summary("").await];
     for id in ids(&letters) {
-        told.push(waypost.letter(&id).await);
+        responses.push(waypost.letter(&id).await);
     }
-    told.extend(letters);
-    told.push(waypost.get("/v1/replays").await.json());
-    told
+    responses.extend(letters);
+    responses.push(waypost.get("/v1/replays").await.json());
+    responses
 }
 
-/// Waits until a worker returns the responses `told`.
-async fn assert_shows(waypost: &Waypost, told: &[Value]) {
-    poll_until(DEFAULT_TIMEOUT, async || (read_everything(waypost).await == told).then_some(())).await;
-    assert_eq!(read_everything(waypost).await, told);
+/// Waits until a worker returns these responses.
+async fn assert_shows(waypost: &Waypost, responses: &[Value]) {
+    poll_until(DEFAULT_TIMEOUT, async || (read_everything(waypost).await == responses).then_some(())).await;
+    assert_eq!(read_everything(waypost).await, responses);
 }
 
 /// Kills the worker, damages its store, and asserts the same responses after a restart.
 async fn assert_same_after(harm: impl Fn(&Path)) {
     let app = start_with_every_state().await;
-    let told = read_everything(&app.waypost).await;
+    let responses = read_everything(&app.waypost).await;
     app.waypost.kill().await;
     harm(&app.waypost.store_path());
     app.waypost.restart().await;
-    assert_shows(&app.waypost, &told).await;
+    assert_shows(&app.waypost, &responses).await;
     app.waypost.wait_for_state_counts(&[("pending", 2), ("replayed", 2), ("discarded", 1)]).await;
     // New letters and replays still work.
     app.create_dead_letters(4, 2).await;
@@ -72,7 +72,7 @@ async fn a_worker_without_its_store_shows_the_same() {
 
 #[tokio::test]
 async fn a_worker_with_damaged_files_shows_the_same() {
-    assert_same_after(|store| assert!(damage_files(store) >= 2, "nothing to be damaged in {}", store.display())).await;
+    assert_same_after(|store| assert!(damage_files(store) >= 2, "no files to damage in {}", store.display())).await;
 }
 
 /// Overwrites all files of sled in a folder, and returns their number.
@@ -102,7 +102,7 @@ async fn a_log_deleted_under_a_running_worker_empties_the_view() {
     let app = start_with_every_state().await;
     let printed = app.waypost.log_lines().len();
     app.amqp.delete_queue(&format!("{}.dead-letters", app.prefix)).await;
-    let line = wait_until("a line about it", DEFAULT_TIMEOUT, async || {
+    let line = wait_until("a log line about the damage", DEFAULT_TIMEOUT, async || {
         app.waypost.log_lines().into_iter().skip(printed).find(|line| mentions_letters(line))
     });
     line.await;
@@ -124,7 +124,10 @@ async fn a_recreated_log_empties_the_view_at_start() {
     app.waypost.restart().await;
     app.waypost.wait_for_letter_count("", 0).await;
     app.waypost.wait_for_state_counts(&[]).await;
-    assert!(app.waypost.log_lines().iter().skip(printed).any(|line| mentions_letters(line)), "nothing is said of it");
+    assert!(
+        app.waypost.log_lines().iter().skip(printed).any(|line| mentions_letters(line)),
+        "the log does not mention it"
+    );
     app.create_dead_letters(4, 3).await;
     app.waypost.wait_for_state_counts(&[("pending", 3)]).await;
 }
@@ -154,10 +157,10 @@ async fn all_workers_show_the_same_states() {
 
     // The other worker sees the same.
     let pending = ids(&app.waypost.letters("state=pending").await);
-    assert_eq!(second.discard(&json!({ "ids": [pending[0]], "because": "told to the second" })).await, 1);
+    assert_eq!(second.discard(&json!({ "ids": [pending[0]], "because": "discarded at the second" })).await, 1);
     app.waypost.wait_for_letter_count("state=discarded", 2).await;
     let letter = app.waypost.letter(&pending[0]).await;
-    assert_eq!(text_field(&letter["discard"], "because"), "told to the second");
+    assert_eq!(text_field(&letter["discard"], "because"), "discarded at the second");
     app.receiver.reply("/agent", Answer::ok());
     let replay = second.create_replay(&json!({ "ids": [pending[1]] })).await;
     for worker in [&second, &app.waypost] {

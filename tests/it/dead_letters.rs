@@ -59,7 +59,7 @@ fn assert_absent(letter: &Value, fields: &[&str]) {
 /// Asserts that the value is a timestamp in the common format.
 #[track_caller]
 fn assert_timestamp(value: &Value) {
-    let text = value.as_str().unwrap_or_else(|| panic!("{value} is no time"));
+    let text = value.as_str().unwrap_or_else(|| panic!("{value} is not a timestamp"));
     let read = chrono::DateTime::parse_from_rfc3339(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     assert_eq!(read.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Millis, true), text);
 }
@@ -77,7 +77,7 @@ async fn a_dead_letter_has_all_details_for_each_reason() {
     ];
     for (reason, status, cause, url, count) in expected {
         let listed = listed.iter().find(|letter| letter["reason"] == reason);
-        let listed = listed.unwrap_or_else(|| panic!("nothing died of {reason}"));
+        let listed = listed.unwrap_or_else(|| panic!("no letter with reason {reason}"));
         let letter = app.waypost.letter(text_field(listed, "id")).await;
         assert_matches_list_item(&letter, listed);
         assert!(text_field(&letter, "id").starts_with("dl_"), "{letter:#}");
@@ -160,7 +160,7 @@ async fn a_malformed_message_is_shown_unchanged() {
     }
     let of = |field: &str| listed.iter().find_map(|letter| letter[field].as_str()).map(str::to_owned);
     assert_eq!(of("body").as_deref().map(str::as_bytes), Some(bodies[0]));
-    let base64 = of("bodyBase64").expect("one that is no text");
+    let base64 = of("bodyBase64").expect("a body that is not UTF-8");
     assert_eq!(base64::engine::general_purpose::STANDARD.decode(base64).expect("base64"), bodies[1]);
 }
 
@@ -174,7 +174,7 @@ async fn events_with_the_same_id_have_a_letter_each() {
     app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"dead\"}", events.len() as f64).await;
     let letters = app.waypost.wait_for_letters("", events.len()).await;
     let deliveries: BTreeSet<&str> = letters.iter().map(|letter| text_field(letter, "deliveryId")).collect();
-    assert_eq!(deliveries.len(), 1, "the receiver was told that they are the same");
+    assert_eq!(deliveries.len(), 1, "equal events have the same delivery id");
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn letters_contain_no_header_values_and_secrets() {
     let replay = app.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
     app.waypost.wait_for_replay(&replay, "done").await;
     let sent = app.receiver.requests();
-    assert_eq!(sent[0].header("x-api-key"), Some(hidden[0]), "the receiver is given what is hidden elsewhere");
+    assert_eq!(sent[0].header("x-api-key"), Some(hidden[0]), "the receiver gets the real values");
     let letters = ids(&app.waypost.wait_for_letters("", 3).await);
 
     let mut paths = ["/v1/dead-letters", "/v1/dead-letters/summary", "/v1/replays"].map(str::to_owned).to_vec();
@@ -244,6 +244,6 @@ async fn letters_contain_no_header_values_and_secrets() {
     let again = app.waypost.wait_for_letters("status=500", 1).await;
     let again = only(&again);
     assert_eq!(first_attempt(again)["answer"], "bad key: ********, ******** and ********", "{again:#}");
-    let told = |line: &String| hidden.iter().any(|hidden| line.contains(hidden));
-    assert_eq!(app.waypost.log_lines().iter().find(|line| told(line)), None);
+    let has_secret = |line: &String| hidden.iter().any(|hidden| line.contains(hidden));
+    assert_eq!(app.waypost.log_lines().iter().find(|line| has_secret(line)), None);
 }

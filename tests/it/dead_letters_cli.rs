@@ -42,7 +42,7 @@ async fn run_ok(app: &TestApp, arguments: &[&str]) -> String {
 async fn run_failing(app: &TestApp, arguments: &[&str], said: &str) -> CommandOutput {
     let printed = app.waypost.cli(arguments).await;
     assert_eq!(printed.code, Some(1), "{arguments:?}: {printed:#?}");
-    assert!(printed.stderr.contains(said), "it does not say {said:?}: {printed:#?}");
+    assert!(printed.stderr.contains(said), "stderr does not contain {said:?}: {printed:#?}");
     printed
 }
 

@@ -50,7 +50,7 @@ impl DemoFolder {
 #[track_caller]
 fn assert_exit(printed: &CommandOutput, code: i32, said: &str) {
     assert_eq!(printed.code, Some(code), "{printed:#?}");
-    assert!(printed.stderr.contains(said), "it does not say {said:?}: {printed:#?}");
+    assert!(printed.stderr.contains(said), "stderr does not contain {said:?}: {printed:#?}");
     assert!(!printed.stderr.contains("panicked"), "{printed:#?}");
 }
 

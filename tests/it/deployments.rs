@@ -90,7 +90,7 @@ fn compose_files_are_valid_pinned_and_have_health_checks() {
             let image = service["image"].as_str().unwrap_or_else(|| panic!("{name} has no image"));
             let version = image.rsplit_once(':').map(|(_, version)| version).unwrap_or_default();
             assert!(version.starts_with(|c: char| c.is_ascii_digit() || c == 'v'), "{name}: {image} is not pinned");
-            assert!(service.get("healthcheck").is_some(), "{name} has no health check, nor says that it needs none");
+            assert!(service.get("healthcheck").is_some(), "{name} has no health check, and does not disable it");
             for port in service["ports"].as_array().into_iter().flatten() {
                 assert_eq!(port["host_ip"], "127.0.0.1", "{name}: {port}");
             }
@@ -213,12 +213,12 @@ fn deployments_run_the_version_of_this_source_as_the_user_of_the_image() {
 #[test]
 fn the_image_build_copies_all_sources() {
     let (dockerfile, let_in) = (read_project_file("Dockerfile"), read_project_file(".dockerignore"));
-    assert!(dockerfile.contains("\nCOPY . .\n"), "the Dockerfile copies what .dockerignore lets in");
+    assert!(dockerfile.contains("\nCOPY . .\n"), "the Dockerfile copies exactly what .dockerignore includes");
     let has = |path: &str| {
-        assert!(let_in.lines().any(|line| line == format!("!{path}")), ".dockerignore leaves {path} out");
+        assert!(let_in.lines().any(|line| line == format!("!{path}")), ".dockerignore excludes {path}");
     };
     for path in let_in.lines().filter_map(|line| line.strip_prefix('!')) {
-        assert!(project_root().join(path).exists(), ".dockerignore lets {path} in, which is not there");
+        assert!(project_root().join(path).exists(), ".dockerignore includes {path}, which does not exist");
     }
     // The files that the build needs, besides those that the sources include. Tests are excluded.
     let needed = ["Cargo.toml", "Cargo.lock", "LICENSE", "scripts/image-sbom", "src", "crates", "benches"];
@@ -338,7 +338,10 @@ fn pods_have_settings_the_program_knows_and_time_to_stop() {
     }
     let readme = read_project_file("deploy/kubernetes/README.md");
     for key in secrets.keys() {
-        assert!(readme.contains(&format!("--from-literal={key}=")), "deploy/kubernetes/README.md does not make {key}");
+        assert!(
+            readme.contains(&format!("--from-literal={key}=")),
+            "deploy/kubernetes/README.md does not create {key}"
+        );
     }
 }
 

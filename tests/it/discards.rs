@@ -44,7 +44,10 @@ async fn author_and_reason_of_a_discard_are_stored() {
         let last = worker.letter(last).await;
         assert_eq!(text_field(&last["discard"], "by"), "editor");
         assert_eq!(text_field(&last["discard"], "because"), "all of one webhook");
-        assert!(last["request"].is_object() && last["attempts"].is_array(), "what it was is not lost: {last:#}");
+        assert!(
+            last["request"].is_object() && last["attempts"].is_array(),
+            "a discarded letter keeps its request and attempts: {last:#}"
+        );
     }
     assert_eq!(app.receiver.requests().len(), 0);
 }
@@ -99,7 +102,7 @@ async fn an_invalid_request_discards_nothing() {
     app.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
     app.waypost.wait_for_letter_count("state=replaying", 1).await;
     let detail = app.waypost.post(DISCARD, &json!({ "ids": letters })).await.expect_problem(409).detail;
-    assert!(detail.contains(&letters[0]), "which one is not told: {detail}");
+    assert!(detail.contains(&letters[0]), "the problem does not name the letter: {detail}");
     app.waypost.wait_for_state_counts(&[("pending", 2), ("replaying", 1)]).await;
 
     // A filter skips that letter, and letters that are already discarded.

@@ -39,7 +39,7 @@ async fn a_healthy_setup_passes() {
     }
     assert!(finding(&findings, "queues").1.contains("0 messages are ready"), "{findings:?}");
     assert!(finding(&findings, "egress").1.contains("answers HEAD with 200"), "{findings:?}");
-    assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "something was posted");
+    assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "the doctor sent a request with a body");
     // The doctor left nothing behind.
     assert!(Broker::shared().await.queues(&format!("{}.examination", app.prefix)).await.is_empty());
 }
@@ -142,7 +142,7 @@ async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
     broker.ctl(&["set_policy", "--apply-to", "queues", "short", ".*", definition]).await;
     // This policy also applies to streams.
     broker.ctl(&["set_operator_policy", "--apply-to", "queues", "old", ".*", r#"{"max-length-bytes":50000000}"#]).await;
-    let words = wait_until("the policies to be seen", SLOW_TIMEOUT, async || {
+    let words = wait_until("the effective policies", SLOW_TIMEOUT, async || {
         let (verdict, words) = finding(&look().await, "policies");
         // RabbitMQ applies a policy to one queue after the other.
         let parts = [
@@ -200,7 +200,10 @@ async fn a_broker_without_streams_is_reported_first() {
     let (verdict, words) = finding(&findings, "streams");
     assert_eq!((code, &*verdict), (Some(1), "bad"), "{words}");
     assert!(words.contains("cannot be used: it has no streams"), "{words}");
-    assert!(findings.iter().all(|finding| finding["check"] != "queues"), "told first: {findings:?}");
+    assert!(
+        findings.iter().all(|finding| finding["check"] != "queues"),
+        "queues are not checked without streams: {findings:?}"
+    );
 }
 
 #[tokio::test]

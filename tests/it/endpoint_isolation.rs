@@ -94,14 +94,16 @@ async fn a_hanging_endpoint_delays_no_other_and_uses_no_attempts() {
         two.wait_for_endpoint_status("all of the bad one's parked", |bad| bad["parked"].as_u64() > Some(1_000)).await;
     assert!(standing["inFlight"].as_u64() <= Some(8), "{standing:#}");
     assert!(two.bad.max_concurrent("/") <= 8);
-    wait_until("all but those under way parked", SLOW_TIMEOUT, async || (two.parked().await >= 1_490.0).then_some(()))
-        .await;
+    wait_until("all deliveries parked except those in flight", SLOW_TIMEOUT, async || {
+        (two.parked().await >= 1_490.0).then_some(())
+    })
+    .await;
 
     // The endpoint recovers and receives its whole backlog, which has lost no attempt.
     gate.cancel();
     two.bad.wait_until_within(SLOW_TIMEOUT, |requests| count_deliveries(requests) == 1_500).await;
     let requests = two.bad.requests().len();
-    assert!(requests <= 1_500 + 8, "{requests} requests: those that were parked had been sent before");
+    assert!(requests <= 1_500 + 8, "{requests} requests: parked deliveries had been sent before");
     assert_eq!(two.waypost.metric("waypost_dead_letters_total{reason=\"exhausted\"}").await, 0.0);
 }
 
@@ -134,14 +136,14 @@ async fn a_channel_with_hanging_messages_is_replaced() {
         let channels = listed(&["list_channels", "pid", "messages_unacknowledged"]).await;
         channels.lines().find_map(|line| line.strip_prefix(pid)?.trim().parse::<u32>().ok())
     };
-    wait_until("nothing on the first but what hangs", SLOW_TIMEOUT, async || {
+    wait_until("only the hanging message on the first channel", SLOW_TIMEOUT, async || {
         (unacknowledged(&first).await == Some(1)).then_some(())
     })
     .await;
-    assert_eq!(two.bad.requests().len(), 1, "it was not given out again");
+    assert_eq!(two.bad.requests().len(), 1, "the message was not redelivered");
     two.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", published as f64).await;
 
-    wait_until("its end, and that of its channel", SLOW_TIMEOUT, async || {
+    wait_until("the end of the message and of its channel", SLOW_TIMEOUT, async || {
         unacknowledged(&first).await.is_none().then_some(())
     })
     .await;
@@ -165,7 +167,7 @@ async fn a_breaker_opens_and_one_probe_closes_it() {
     two.bad.clear_requests();
     two.bad.reply("/", Answer::ok().after(Duration::from_millis(50)));
     let requests = two.bad.wait_until_within(SLOW_TIMEOUT, |requests| count_deliveries(requests) == 200).await;
-    assert!(requests[1].at - requests[0].at >= Duration::from_millis(50), "a second request beside the probe");
+    assert!(requests[1].at - requests[0].at >= Duration::from_millis(50), "a second request during the probe");
     two.wait_for_endpoint_status("a closed breaker", |bad| bad["breaker"] == "closed").await;
     two.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 200.0).await;
 }

@@ -72,7 +72,7 @@ async fn an_erased_person_is_in_no_letter() {
     })
     .await;
     for worker in [&waypost, &fresh] {
-        assert_eq!(found(worker).await, 0, "an erased letter is found by its phone number");
+        assert_eq!(found(worker).await, 0, "a phone number finds an erased letter");
         let (erased, left): (Vec<Value>, Vec<Value>) =
             letters(worker).await.into_iter().partition(|letter| letter["state"] == "discarded");
         assert_eq!((erased.len(), left.len()), (3, 1));
@@ -108,7 +108,7 @@ async fn an_erased_person_is_in_no_letter() {
     let lines = waypost.log_lines();
     assert!(lines.iter().any(|line| line.contains("selected by") && line.contains("********")), "{lines:#?}");
     for phone in [PHONE, OTHER] {
-        assert!(!lines.iter().any(|line| line.contains(phone)), "the number is in the log");
+        assert!(!lines.iter().any(|line| line.contains(phone)), "the log contains the phone number");
     }
     let short = json!({ "phoneNumber": "1" });
     let short = waypost.send(Method::POST, "/v1/dead-letters/erase", Some(&short)).await;

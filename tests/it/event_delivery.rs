@@ -68,7 +68,7 @@ async fn an_event_is_sent_to_entry_and_section_webhooks() {
         let mut paths: Vec<String> = requests.iter().map(|request| request.path().to_owned()).collect();
         paths.sort();
         let ids: std::collections::BTreeSet<&str> = requests.iter().map(|request| request.webhook_id()).collect();
-        assert_eq!(ids.len(), count, "each delivery has an id of its own");
+        assert_eq!(ids.len(), count, "deliveries have different ids");
         paths
     };
     assert_eq!(paths_of(&event("1", json!({ "keyword": "YES" })), 2).await, ["/entry", "/section"]);

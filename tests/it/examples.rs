@@ -25,9 +25,9 @@ impl Example {
         let command = command.arg("127.0.0.1:0").env("SECRET", SECRET).stdout(Stdio::piped());
         let mut process = command.spawn().expect("the example starts");
         let mut line = String::new();
-        let stdout = process.stdout.as_mut().expect("its output is piped");
+        let stdout = process.stdout.as_mut().expect("stdout is piped");
         BufReader::new(stdout).read_line(&mut line).expect("its output is text");
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("it said {line:?}"));
+        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected output {line:?}"));
         Self { url: format!("http://{address}/"), process }
     }
 }
@@ -77,11 +77,11 @@ async fn assert_accepts_only_signed(example: Example) {
     app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     let rotate = format!("{path}/rotate-secret");
     app.send_as("editor", Method::POST, &rotate, None).await;
-    assert_eq!(tested().await, 204, "the old secret signs beside the new one");
+    assert_eq!(tested().await, 204, "the old and the new secret sign");
     let mut webhook = app.get_as("editor", &path).await.json();
     webhook.as_object_mut().expect("an object").remove("previousSecrets");
     assert_eq!(app.send_as("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
-    assert_eq!(tested().await, 401, "only the new secret signs, which it does not have");
+    assert_eq!(tested().await, 401, "only the new secret signs, which the receiver does not know");
     webhook.as_object_mut().expect("an object").remove("secret");
     assert_eq!(app.send_as("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
     assert_eq!(tested().await, 401, "not signed");

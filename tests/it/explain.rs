@@ -36,7 +36,7 @@ async fn explained_requests_match_sent_requests() {
         (&webhook["fires"], &webhook["kind"], &webhook["keyword"]),
         (&json!(true), &json!("underlying"), &json!(4))
     );
-    assert!(app.receiver.requests().is_empty(), "explaining has sent something");
+    assert!(app.receiver.requests().is_empty(), "explaining sent a request");
 
     app.publish(&event).await;
     let sent = app.receiver.wait_until(|requests| !requests.is_empty()).await;

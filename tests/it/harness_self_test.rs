@@ -96,7 +96,7 @@ async fn nodes_run_the_version_that_was_asked_for() {
     let version = broker_version();
     match std::env::var("RABBITMQ") {
         Ok(asked) if !asked.is_empty() && asked != "installed" => {
-            assert!(version.starts_with(&format!("{asked}.")), "{version}, and {asked} was asked for");
+            assert!(version.starts_with(&format!("{asked}.")), "{version} runs instead of {asked}");
         }
         _ => {}
     }
@@ -174,7 +174,7 @@ async fn the_receiver_records_requests_and_answers_as_scripted() {
     let mut endless = post("/endless").send().await.expect("an answer");
     let mut read = 0;
     while read < 1_000_000 {
-        read += endless.chunk().await.expect("more").expect("an end that does not come").len();
+        read += endless.chunk().await.expect("more").expect("a body without an end").len();
     }
     drop(endless);
 
@@ -251,7 +251,7 @@ async fn a_cluster_keeps_what_it_confirmed_when_the_leader_of_a_queue_is_killed(
     let amqp = Amqp::connect(&proxy.amqp_url()).await;
     amqp.publish(&queue, (0..100).map(|number: u32| Message::raw(number.to_string()))).await;
 
-    assert_eq!(cluster.leader_of(&queue).await, Some(0), "who declares a queue at a node makes it the leader");
+    assert_eq!(cluster.leader_of(&queue).await, Some(0), "the node that declares a queue leads it");
     first.kill().await;
     let amqp = Amqp::connect(&proxy.amqp_url()).await;
     amqp.wait_for_depth(&queue, 100).await;

@@ -62,7 +62,7 @@ fn kept_body(letter: &Value) -> Vec<u8> {
     match (letter["body"].as_str(), letter["bodyBase64"].as_str()) {
         (Some(text), None) => text.as_bytes().to_vec(),
         (None, Some(base64)) => base64::engine::general_purpose::STANDARD.decode(base64).expect("base64"),
-        other => panic!("one of body and bodyBase64, not {other:?}"),
+        other => panic!("not exactly one of body and bodyBase64: {other:?}"),
     }
 }
 

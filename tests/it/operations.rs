@@ -99,7 +99,7 @@ fn every_alert_is_tested_firing_silent_in_low_traffic_and_without_series() {
         assert!(has(&|(situation, _)| situation.contains("traffic")), "no test of {alert} with little traffic");
         assert!(has(&|(situation, _)| situation.contains("missing")), "no test of {alert} without its series");
     }
-    assert!(cases.is_empty(), "tests of alerts that are no more: {cases:?}");
+    assert!(cases.is_empty(), "tests of removed alerts: {cases:?}");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
         }
         assert!(index.contains(&format!("[{name}]({name}.md)")), "docs/runbooks/README.md does not name {name}");
     }
-    assert!(pages.is_empty(), "runbooks of alerts that are no more: {pages:?}");
+    assert!(pages.is_empty(), "runbooks of removed alerts: {pages:?}");
 }
 
 #[test]
@@ -191,5 +191,5 @@ fn the_secrets_of_compose_are_written_once() {
     assert_eq!(std::fs::read_to_string(&file).expect("a file"), written);
     let other = folder.path().join("other");
     write(&other);
-    assert_ne!(std::fs::read_to_string(&other).expect("a file"), written, "the same secrets twice");
+    assert_ne!(std::fs::read_to_string(&other).expect("a file"), written, "generated secrets must differ");
 }

@@ -46,7 +46,7 @@ async fn an_oversized_message_is_refused_alone() {
     let refused = publisher.publish_with_retry(large).await;
     assert_eq!(refused, Err(PublishError::TooLarge { bytes: 65_537, limit: 65_536 }));
     while let Some(other) = others.join_next().await {
-        assert_eq!(other.expect("a verdict"), Ok(()));
+        assert_eq!(other.expect("a publish result"), Ok(()));
     }
 }
 
@@ -76,7 +76,7 @@ async fn a_record_that_is_not_read_back_is_published_again() {
         appender.set_read_back(ReadBack::Off);
     };
     let (published, ()) = tokio::join!(appender.publish_until_applied(message_to_queue(&log, 3)), stop);
-    assert_eq!(published, Ok(1), "whoever waits when reading ends is content with the confirm");
+    assert_eq!(published, Ok(1), "when reading ends, a confirm is enough");
 }
 
 /// lapin attaches a returned message to whichever confirm comes next. Without matching by message id, unroutable
@@ -98,7 +98,7 @@ async fn each_caller_gets_the_result_of_its_message() {
     }
     let mut wrong = Vec::new();
     while let Some(verdict) = callers.join_next().await {
-        let (number, routable, verdict) = verdict.expect("a verdict");
+        let (number, routable, verdict) = verdict.expect("a publish result");
         let right = if routable { verdict.is_ok() } else { matches!(verdict, Err(PublishError::Unroutable(_))) };
         if !right {
             wrong.push((number, verdict));
@@ -107,7 +107,7 @@ async fn each_caller_gets_the_result_of_its_message() {
     assert_eq!(wrong, [], "of 4000");
     // Each was published at least once, and perhaps again after a reconnect.
     let depth = amqp.depth(&there).await.expect("the queue");
-    assert!(depth >= 3_920, "{depth} of 3920 are there");
+    assert!(depth >= 3_920, "{depth} of 3920 messages exist");
 }
 
 /// `wait_for_confirms` would hide this.
@@ -149,11 +149,11 @@ async fn unconfirmed_messages_are_published_after_reconnect() {
     proxy.cut();
     proxy.resume();
     while let Some(verdict) = callers.join_next().await {
-        assert_eq!(verdict.expect("a verdict"), Ok(()));
+        assert_eq!(verdict.expect("a publish result"), Ok(()));
     }
     let amqp = Amqp::connect(&broker.url()).await;
     let depth = amqp.depth(&queue).await.expect("the queue");
-    assert!(depth >= 501, "{depth} of 501 are there");
+    assert!(depth >= 501, "{depth} of 501 messages exist");
     assert_eq!(publisher.status(), PublisherStatus::Up);
 }
 
@@ -167,7 +167,7 @@ async fn unconfirmed_messages_are_published_again_after_a_timeout() {
     let publisher = start_publisher(&proxy.amqp_url(), &prefix);
     let confirmed =
         tokio::time::timeout(SLOW_TIMEOUT, publisher.publish(message_to_queue(&format!("{prefix}.retries"), 0)));
-    assert_eq!(confirmed.await.expect("a confirm in the end"), Ok(()));
+    assert_eq!(confirmed.await.expect("a confirm"), Ok(()));
     assert!(proxy.has_lost());
 }
 
@@ -199,7 +199,7 @@ async fn cancelled_messages_are_not_published_again() {
 #[tokio::test]
 async fn confirmed_stream_records_survive_the_loss_of_the_leader() {
     let cluster = Cluster::start(3).await;
-    let [first, second, _] = cluster.nodes() else { panic!("not three nodes") };
+    let [first, second, _] = cluster.nodes() else { panic!("fewer than three nodes") };
     let prefix = unique("publisher");
     let (stream, queue) = (format!("{prefix}.dead-letters"), format!("{prefix}.retries"));
     // The leaders are on the node that declares.
@@ -214,11 +214,11 @@ async fn confirmed_stream_records_survive_the_loss_of_the_leader() {
         async move {
             for number in (lane..).step_by(8) {
                 publisher.publish_with_retry(message_to_queue(stream, number)).await.expect("a confirm");
-                confirmed.lock().expect("whole").insert(number.to_string());
+                confirmed.lock().expect("the lock").insert(number.to_string());
             }
         }
     };
-    let count = || confirmed.lock().expect("whole").len();
+    let count = || confirmed.lock().expect("the lock").len();
     let kill = async {
         wait_until("letters before", SLOW_TIMEOUT, async || (count() > 100).then_some(())).await;
         first.kill().await;
@@ -226,13 +226,13 @@ async fn confirmed_stream_records_survive_the_loss_of_the_leader() {
         wait_until("letters after", SLOW_TIMEOUT, async || (count() > before + 200).then_some(())).await;
     };
     tokio::select! {
-        _ = futures_util::future::join_all((1..=8).map(letters)) => unreachable!("letters without end"),
+        _ = futures_util::future::join_all((1..=8).map(letters)) => unreachable!("publishing has no end"),
         () = kill => (),
     }
     let there = Amqp::connect(&second.url()).await.read_stream_until_quiet(&stream, Duration::from_secs(3)).await;
     let there: BTreeSet<String> =
         there.expect("records").iter().map(|record| String::from_utf8_lossy(&record.body).into_owned()).collect();
-    let confirmed = confirmed.into_inner().expect("whole");
+    let confirmed = confirmed.into_inner().expect("the lock");
     let lost: Vec<&String> = confirmed.difference(&there).collect();
-    assert!(lost.is_empty(), "of {} confirmed letters {} are not there: {lost:?}", confirmed.len(), lost.len());
+    assert!(lost.is_empty(), "of {} confirmed letters {} are missing: {lost:?}", confirmed.len(), lost.len());
 }

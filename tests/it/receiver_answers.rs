@@ -83,7 +83,7 @@ async fn assert_all_replayed(receiver: &RawReceiver, more: &[(&str, &str)]) {
     assert_eq!(sent, (EVENT_COUNT as u64, EVENT_COUNT as u64, 0), "{replay:#}\n{}", receiver.describe_requests());
 
     let requests = receiver.requests().split_off(before);
-    assert!(requests.iter().any(|request| request.earlier > 0), "no connection was used again");
+    assert!(requests.iter().any(|request| request.earlier > 0), "no connection was reused");
     // Only a request that was read but not answered is sent again, unchanged and at most once.
     let answered: Vec<RawRequest> = requests.iter().filter(|request| request.earlier == 0).cloned().collect();
     assert!(requests_by_webhook_id(&answered).values().all(|count| *count == 1), "{}", receiver.describe_requests());

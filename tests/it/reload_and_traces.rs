@@ -112,9 +112,9 @@ async fn a_trace_is_continued_to_the_receiver() {
     for (stage, parent_name) in [("publish", "event"), ("resolve", "event"), ("connect", "attempt")] {
         assert_eq!(parent(of(stage)[0]).as_deref(), Some(parent_name), "{stage}: {spans:#?}");
     }
-    let told = format!("{spans:?}");
-    assert!(told.contains("IntValue(503)"), "a status is a number: {told}");
-    assert!(!told.contains("+15550001") && !told.contains("/offers"), "a span tells too much: {told}");
+    let text = format!("{spans:?}");
+    assert!(text.contains("IntValue(503)"), "a status is a number: {text}");
+    assert!(!text.contains("+15550001") && !text.contains("/offers"), "a span contains personal data: {text}");
 }
 
 /// Each log line about an event or a delivery has the fields of docs/LOGGING.md, and no secret.
@@ -144,17 +144,17 @@ async fn log_fields_match_the_documentation() {
         let line: Map<String, Value> = serde_json::from_str(&line).expect("a line is a JSON object");
         assert!(page.contains(&format!("| `{message}` |")), "docs/LOGGING.md has no row of {message:?}");
         for field in line.keys() {
-            assert!(page.contains(&format!("`{field}`")), "docs/LOGGING.md does not know {field} of {line:?}");
+            assert!(page.contains(&format!("`{field}`")), "docs/LOGGING.md does not list {field} of {line:?}");
         }
         for field in common.iter().filter(|field| !without.contains(field)) {
             assert!(message == "dead" || line.contains_key(*field), "{field} is missing in {line:?}");
         }
         assert_eq!(line["target"], "waypost::deliveries", "{line:?}");
     }
-    let told = app.waypost.log_lines().join("\n");
+    let text = app.waypost.log_lines().join("\n");
     assert!(
-        !told.contains("+15550001") && !told.contains("/offers") && !told.contains("yesterday"),
-        "the log tells too much: {told}"
+        !text.contains("+15550001") && !text.contains("/offers") && !text.contains("yesterday"),
+        "the log contains personal data: {text}"
     );
 }
 

@@ -198,7 +198,7 @@ async fn each_delivery_of_a_parked_batch_becomes_one_letter() {
     // The other worker also delivers an event whose worker crashed, so a delivery may die twice.
     let dead: Vec<String> = rejected.iter().flat_map(|body| delivery_ids(body)).collect();
     let expected: BTreeSet<String> = dead.iter().cloned().collect();
-    assert!(rejected.len() < dead.len(), "some wait together");
+    assert!(rejected.len() < dead.len(), "some deliveries share a message");
     app.receiver.reply("/agent", Answer::ok());
     app.waypost.restart().await;
     other.restart().await;

@@ -76,7 +76,7 @@ async fn a_cancelled_replay_releases_unsent_letters() {
 
     let rest = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
     assert_eq!(app.waypost.wait_for_replay(&rest, "done").await["delivered"], json!(40 - sent));
-    assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
+    assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "a delivery was sent twice");
 }
 
 #[tokio::test]
@@ -87,17 +87,17 @@ async fn a_command_that_does_not_fit_the_state_is_refused() {
         let problem = app.waypost.control_replay(replay, what).await.expect_problem(409);
         assert!(problem.detail.contains(' '), "{problem:?}");
     };
-    let told = async |replay: &str, what: &str| {
+    let control = async |replay: &str, what: &str| {
         let reply = app.waypost.control_replay(replay, what).await;
         assert_eq!(reply.status, 200, "{what}: {reply:?}");
     };
     refused(&replay, "resume").await;
-    told(&replay, "pause").await;
+    control(&replay, "pause").await;
     refused(&replay, "pause").await;
-    told(&replay, "resume").await;
+    control(&replay, "resume").await;
     refused(&replay, "resume").await;
-    told(&replay, "pause").await;
-    told(&replay, "cancel").await;
+    control(&replay, "pause").await;
+    control(&replay, "cancel").await;
     for what in ["pause", "resume", "cancel"] {
         refused(&replay, what).await;
     }
@@ -183,7 +183,7 @@ async fn an_invalid_request_replays_nothing() {
     }
     let problem =
         app.waypost.post("/v1/replays", &json!({ "ids": [letters[0], "dl_unknown"] })).await.expect_problem(404);
-    assert!(problem.detail.contains("dl_unknown"), "which one is not told: {problem:?}");
+    assert!(problem.detail.contains("dl_unknown"), "the problem does not name the letter: {problem:?}");
     assert_eq!(app.waypost.get("/v1/replays").await.json()["items"], json!([]));
     assert_eq!(app.waypost.count_letters("state=pending").await, 2);
     assert_eq!(app.receiver.requests().len(), 0);
@@ -200,7 +200,7 @@ async fn two_replays_never_claim_the_same_letter() {
     // A few may already be sent.
     let problem = app.waypost.post("/v1/replays", &json!({ "ids": letters })).await.expect_problem(409);
     let detail = problem.detail;
-    assert!(letters.iter().any(|letter| detail.contains(letter)), "which one is not told: {detail}");
+    assert!(letters.iter().any(|letter| detail.contains(letter)), "the problem does not name the letter: {detail}");
     let same = json!({ "filter": { "campaignId": "13010" } });
     app.waypost.post("/v1/replays", &same).await.violation_paths();
     // The second replay takes all letters that are pending by then.
@@ -211,7 +211,7 @@ async fn two_replays_never_claim_the_same_letter() {
     assert_eq!(app.waypost.wait_for_replay(&second, "done").await["delivered"], json!(4));
     let surveys = app.receiver.requests().iter().filter(|request| request.path() == "/survey").count();
     assert_eq!(surveys, 4);
-    assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
+    assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "a delivery was sent twice");
 }
 
 #[tokio::test]

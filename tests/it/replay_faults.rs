@@ -24,9 +24,9 @@ async fn assert_all_sent(app: &TestApp, by: &Waypost, replay: &str, letters: usi
     let counters = ["total", "sent", "delivered", "failed"].map(|name| done[name].clone());
     assert_eq!(counters, [json!(letters), json!(letters), json!(letters), json!(0)], "{done:#}");
     let requests = app.receiver.requests_by_webhook_id();
-    assert_eq!(requests.len(), letters, "letters that were sent");
+    assert_eq!(requests.len(), letters, "sent letters");
     let repeated = requests.values().sum::<usize>() - letters;
-    assert!(repeated <= faults * MAX_IN_FLIGHT, "{repeated} requests too many after {faults} faults");
+    assert!(repeated <= faults * MAX_IN_FLIGHT, "{repeated} repeated requests after {faults} faults");
     by.wait_for_state_counts(&[("replayed", u32::try_from(letters).expect("a small number"))]).await;
 }
 
@@ -85,7 +85,7 @@ async fn another_worker_continues_after_a_kill() {
     let replay = replay_all(&app).await;
     let replays = async |worker: &Waypost| worker.metric("waypost_replayed_total{outcome=\"delivered\"}").await > 0.0;
     let workers = [&app.waypost, &second];
-    let runner = wait_until("one of them to replay", SLOW_TIMEOUT, async || {
+    let runner = wait_until("a worker that runs the replay", SLOW_TIMEOUT, async || {
         for (number, worker) in workers.into_iter().enumerate() {
             if replays(worker).await {
                 return Some(number);
@@ -95,7 +95,7 @@ async fn another_worker_continues_after_a_kill() {
     })
     .await;
     workers[runner].kill().await;
-    assert!(app.receiver.requests().len() < LETTERS, "it came to its end before it could be killed");
+    assert!(app.receiver.requests().len() < LETTERS, "the replay was done before the kill");
     assert_all_sent(&app, workers[1 - runner], &replay, LETTERS, 1).await;
 }
 
@@ -129,7 +129,7 @@ async fn a_stopped_replay_loses_none_and_sends_none_twice() {
     app.receiver.wait_until(|requests| requests.len() >= 500).await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
-    assert!(app.receiver.requests().len() < LETTERS, "it did not stop");
+    assert!(app.receiver.requests().len() < LETTERS, "the replay did not stop");
     app.waypost.restart().await;
     assert_all_sent(&app, &app.waypost, &replay, LETTERS, 0).await;
 }
@@ -149,7 +149,7 @@ async fn a_large_replay_does_not_delay_new_events() {
         app.receiver.wait_until_within(Duration::from_secs(10), |requests| fresh(requests) > number).await;
     }
     let under_way = app.waypost.replay(&replay).await;
-    assert_eq!(under_way["state"], json!("running"), "it was over too soon to be in the way: {under_way:#}");
+    assert_eq!(under_way["state"], json!("running"), "the first replay was done too soon: {under_way:#}");
     assert_eq!(app.waypost.control_replay(&replay, "cancel").await.status, 200);
     app.waypost.wait_for_letter_count("state=replaying", 0).await;
 }

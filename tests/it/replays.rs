@@ -51,7 +51,7 @@ async fn a_letter_replayed_by_id_is_sent_unchanged() {
 
     let requests = app.receiver.requests();
     let sent: Vec<&Request> = requests.iter().filter(|request| request.webhook_id() == delivery).collect();
-    assert_eq!((requests.len(), sent.len()), (3, 2), "one more request, and of this delivery");
+    assert_eq!((requests.len(), sent.len()), (3, 2), "one more request of the same delivery");
     assert_eq!(sent[0].body, sent[1].body);
     for name in ["content-type", "user-agent", "x-api-key"] {
         assert_eq!(sent[0].header(name), sent[1].header(name), "{name}");

@@ -155,7 +155,7 @@ async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
     app.publish(step_event().keyword(4).id("e-1")).await;
     app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
     let rung = format!("{}.delay.4", app.prefix);
-    wait_until("the delivery on its rung", DEFAULT_TIMEOUT, async || {
+    wait_until("the delivery in its delay queue", DEFAULT_TIMEOUT, async || {
         (app.amqp.depth(&rung).await == Some(1)).then_some(())
     })
     .await;

@@ -66,7 +66,7 @@ async fn secrets_are_encrypted_in_broker_and_store() {
     waypost.terminate();
     waypost.wait_for_exit().await;
     for secret in [SECRET_HEADER_VALUE, &SECRET[6..]] {
-        assert!(!folder_contains(&waypost.store_path(), secret.as_bytes()), "{secret} lies on the disk");
+        assert!(!folder_contains(&waypost.store_path(), secret.as_bytes()), "{secret} is on the disk");
     }
     waypost.restart().await;
     let event = json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z" });

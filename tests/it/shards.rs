@@ -29,7 +29,7 @@ async fn events_are_spread_evenly_and_survive_a_change_of_shards() {
         ["events", "events.1", "events.2", "events.3"].iter().map(|queue| format!("{}.{queue}", app.prefix)).collect();
     app.amqp.publish(&exchange, messages(&events_with_keyword(400, 3))).await;
     app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 400).await;
-    assert_eq!(app.receiver.requests().len(), 400, "an event came by two queues");
+    assert_eq!(app.receiver.requests().len(), 400, "an event went through two queues");
 
     // Without a consumer the messages stay in their queues, about the same number in each.
     app.waypost.terminate();
@@ -124,7 +124,7 @@ async fn workers_with_different_shard_counts_lose_no_event() {
     assert!(new.wait_for_exit().await.success());
     let requests = old.receiver.requests();
     let late = requests.iter().filter(|request| request.path() == "/agent").count();
-    assert_eq!(late, 200, "an event came by two queues");
+    assert_eq!(late, 200, "an event went through two queues");
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn two_workers_share_the_shards() {
     })
     .await
     .iter()
-    .for_each(|count| assert!(*count > 900.0, "a worker had {count} of 3,000"));
+    .for_each(|count| assert!(*count > 900.0, "a worker handled {count} of 3,000 events"));
 }
 
 #[tokio::test]

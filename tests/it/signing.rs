@@ -128,6 +128,6 @@ async fn a_rotation_that_is_not_possible_is_refused() {
     app.send_as("editor", Method::POST, "/v1/webhooks/wh_none/rotate-secret", None).await.expect_problem(404);
     let first = rotate(json!({})).await.json();
     assert!(first["secret"].as_str().is_some_and(|secret| secret.starts_with("whsec_")), "{first:#}");
-    assert_eq!(first.get("previousSecrets"), None, "there was none");
+    assert_eq!(first.get("previousSecrets"), None, "the webhook had no earlier secret");
     assert!(verifies(first["secret"].as_str().expect("a secret"), &publish_and_receive(&app, "e1").await));
 }

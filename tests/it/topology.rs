@@ -50,7 +50,7 @@ async fn close_permanently(broker: &Broker, user: &str, name: &str) {
     broker.ctl(&["set_user_limits", user, r#"{"max-connections":3}"#]).await;
     // RabbitMQ counts a connection some time after it lists it, so a new one may get through.
     let mut absent = 0;
-    wait_until("the connection to stay away", SLOW_TIMEOUT, async || {
+    wait_until("the connection to stay closed", SLOW_TIMEOUT, async || {
         let all = connections().await;
         match all.iter().find(|line| line.contains(name)) {
             None => absent += 1,

@@ -34,7 +34,7 @@ async fn verify_accounts_for_deliveries_and_detects_a_purge() {
 
     let also = other.url("");
     let verify = ["verify", "--json", "--also", &also];
-    let account = wait_until("an account with everything in it", SLOW_TIMEOUT, async || {
+    let account = wait_until("a complete account", SLOW_TIMEOUT, async || {
         let printed = one.cli(&verify).await;
         assert_eq!(printed.code, Some(0), "{printed:?}");
         let account = serde_json::from_str::<Value>(&printed.stdout).expect("JSON")["account"].clone();

@@ -68,11 +68,11 @@ async fn a_stop_finishes_deliveries_in_flight() {
     app.receiver.wait_until(|requests| requests.len() > 700).await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
-    let in_vain = app.waypost.log_lines().into_iter().find(|line| line.contains("stopping before all"));
-    assert_eq!(in_vain, None, "it waited for somebody who could still publish");
+    let warning = app.waypost.log_lines().into_iter().find(|line| line.contains("stopping before all"));
+    assert_eq!(warning, None, "the worker stopped before all deliveries were finished");
     let sent = app.receiver.requests().len();
-    assert!(sent < 3_000, "it went on consuming");
-    let left = wait_until("what was not sent", DEFAULT_TIMEOUT, async || {
+    assert!(sent < 3_000, "the worker consumed after SIGTERM");
+    let left = wait_until("the unsent deliveries", DEFAULT_TIMEOUT, async || {
         let depth = app.amqp.depth(&format!("{}.events", app.prefix)).await?;
         (depth as usize == 3_000 - sent).then_some(depth)
     });
@@ -80,7 +80,7 @@ async fn a_stop_finishes_deliveries_in_flight() {
     app.waypost.restart().await;
     app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() >= 3_000).await;
     app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", (3_000 - sent) as f64).await;
-    assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
+    assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "a delivery was sent twice");
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn unfinished_deliveries_are_requeued_after_the_grace() {
     // Before the timeout of the request.
     assert!(app.waypost.wait_for_exit_within(Duration::from_secs(25)).await.success());
     let took = asked.elapsed();
-    assert!(took >= Duration::from_millis(900), "the worker did not wait for the grace: {took:?}");
+    assert!(took >= Duration::from_millis(900), "the worker did not wait for the grace period: {took:?}");
     app.waypost.restart().await;
     app.receiver.wait_until(|requests| requests.len() == 2).await;
     assert_eq!(app.receiver.requests_by_webhook_id().len(), 1);

@@ -8,16 +8,16 @@ pub(crate) fn holds(bytes: &[u8]) {
     let (head, used) = match read_head(bytes, usize::MAX) {
         Ok(found) => found,
         Err(error) => {
-            assert_eq!(read_head(bytes, 1), Err(error), "it depends on the pieces");
-            assert_eq!(status(bytes), None, "a status line is read");
+            assert_eq!(read_head(bytes, 1), Err(error), "the result depends on the pieces");
+            assert_eq!(status(bytes), None, "the status line is parsed");
             return;
         }
     };
     for piece in [1, 7] {
-        assert_eq!(read_head(bytes, piece), Ok((head.clone(), used)), "it depends on the pieces");
+        assert_eq!(read_head(bytes, piece), Ok((head.clone(), used)), "the result depends on the pieces");
     }
     let Some(head) = head else {
-        assert_eq!(status(bytes), None, "a status line is read");
+        assert_eq!(status(bytes), None, "the status line is parsed");
         return;
     };
     assert!(matches!(head.status, 101 | 200..=999), "an interim answer: {}", head.status);
@@ -37,7 +37,7 @@ fn has_a_body(framing: Framing, bytes: &[u8]) {
         (used, reader.is_complete(), reader.is_over(), reader.into_kept())
     };
     let (used, is_complete, is_over, kept) = read(bytes.len().max(1));
-    assert_eq!(read(1), (used, is_complete, is_over, kept.clone()), "it depends on the pieces");
+    assert_eq!(read(1), (used, is_complete, is_over, kept.clone()), "the result depends on the pieces");
     assert!(kept.len() <= MOST_KEPT.min(used), "{} bytes kept of {used}", kept.len());
     assert!(is_over || used == bytes.len(), "{used} of {} bytes", bytes.len());
     assert!(is_over || !is_complete);

@@ -28,7 +28,7 @@ pub(crate) fn holds(bytes: &[u8]) {
         Err(faults) => are_told(faults),
     }
     match &strict {
-        Ok(_) => assert_eq!(strict, lenient, "plain http does not change what has none"),
+        Ok(_) => assert_eq!(strict, lenient, "allowing plain http changed a document without it"),
         Err(faults) => are_told(faults),
     }
     check_value_matches_text(bytes);
@@ -49,7 +49,11 @@ fn check_value_matches_text(bytes: &[u8]) {
 fn check_campaign(campaign: &Campaign) {
     let written = is_kept(campaign);
     let document = serde_json::to_value(campaign).expect("JSON");
-    assert_eq!(from_value(&document, ANY_URL), read(&written, HttpUrls::Allowed, None), "a campaign is its document");
+    assert_eq!(
+        from_value(&document, ANY_URL),
+        read(&written, HttpUrls::Allowed, None),
+        "a campaign equals its document"
+    );
     // A webhook is longer than its document if it contains defaults that the document omits.
     if written.len() <= MAX_DOCUMENT_BYTES {
         for previous in [None, Some(campaign)] {
@@ -65,7 +69,7 @@ fn check_campaign(campaign: &Campaign) {
         assert!(path.starts_with("$.sections["), "{path}");
         let own = serde_json::to_vec(place.webhook).expect("JSON");
         let again = WebhookDocument::parse(&own, ANY_URL).at(&campaign.id, &place);
-        assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a webhook alone is read by the same rules");
+        assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a single webhook follows the same rules");
         check_webhook_request(&place);
     }
 }
@@ -77,7 +81,7 @@ fn check_keywords_distinct(campaign: &Campaign, written: &[u8]) {
         assert_eq!(forms.len(), section.menu.len(), "two keywords are the same");
         let Some(entry) = section.menu.first() else { continue };
         let form = entry.keyword.normal_form().into_text();
-        assert!(!form.is_empty(), "a keyword that nobody can type");
+        assert!(!form.is_empty(), "an empty keyword");
         let mut document: Value = serde_json::from_slice(written).expect("JSON");
         let menu = document["sections"][number]["menu"].as_array_mut().expect("a menu");
         menu.push(serde_json::json!({ "keyword": format!(" \u{200b}{}\u{feff}", form.to_uppercase()) }));
@@ -85,7 +89,8 @@ fn check_keywords_distinct(campaign: &Campaign, written: &[u8]) {
         let document = document.to_string();
         // Other texts may change when they are converted to upper case.
         if form.is_ascii() && document.len() <= MAX_DOCUMENT_BYTES {
-            let faults = read(document.as_bytes(), HttpUrls::Allowed, Some(campaign)).expect_err("a keyword twice");
+            let faults = read(document.as_bytes(), HttpUrls::Allowed, Some(campaign))
+                .expect_err("a duplicate keyword is refused");
             assert!(faults.iter().any(|fault| fault.path == last), "{faults:?}");
         }
     }
@@ -125,7 +130,7 @@ fn check_secrets_hidden(bytes: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
     // A text that does not occur in the document.
     let text = document.to_string();
-    let canary = (0..).map(|n| format!("c4n4ry-{n}")).find(|canary| !text.contains(canary)).expect("one of so many");
+    let canary = (0..).map(|n| format!("c4n4ry-{n}")).find(|canary| !text.contains(canary)).expect("an unused text");
     let changes: [&dyn Fn(&str) -> String; 2] =
         [&|secret| format!("{secret}{canary}"), &|secret| format!("{canary}{secret}")];
     for change in changes {
@@ -133,7 +138,7 @@ fn check_secrets_hidden(bytes: &[u8]) {
         change_secrets(&mut changed, false, change);
         if let Err(faults) = read(changed.to_string().as_bytes(), HttpUrls::Refused, None) {
             let tells = |fault: &&Violation| fault.path.contains(&canary) || fault.message.contains(&canary);
-            assert_eq!(faults.iter().find(tells), None, "a secret is repeated");
+            assert_eq!(faults.iter().find(tells), None, "a violation contains a secret");
         }
     }
 }

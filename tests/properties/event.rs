@@ -20,7 +20,7 @@ pub(crate) fn holds(body: &[u8]) {
 fn is_an_event(body: &[u8], event: &StepEvent) {
     assert!(body.len() <= MAX_EVENT_BYTES);
     assert!((1..=MAX_CAMPAIGN_ID_CHARS).contains(&event.campaign_id.chars().count()));
-    assert!(!event.event_id.as_str().is_empty(), "events without an identity would be one");
+    assert!(!event.event_id.as_str().is_empty(), "events without an id would be equal");
     let written = is_kept(event);
     // A program that publishes the event of a dead letter again publishes the same event.
     if written.len() <= MAX_EVENT_BYTES {

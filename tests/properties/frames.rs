@@ -14,7 +14,7 @@ const RECEIVED_AT_ONCE: usize = 16 * 1024;
 pub(crate) fn holds(bytes: &[u8]) {
     let filtered = filter(bytes, RECEIVED_AT_ONCE, RECEIVED_AT_ONCE);
     for (receive, read) in [(1, 1), (7, 64)] {
-        assert!(filter(bytes, receive, read) == filtered, "it depends on the pieces");
+        assert!(filter(bytes, receive, read) == filtered, "the result depends on the pieces");
     }
     let ((before, rest), (after, passed)) = (frames(bytes), frames(&filtered));
     assert_eq!(before.len(), after.len(), "a frame is lost");
@@ -23,7 +23,7 @@ pub(crate) fn holds(bytes: &[u8]) {
         if before != after {
             assert!(matches!(before[0], METHOD | HEADER), "a frame of type {} is changed", before[0]);
             assert_eq!(before[..3], after[..3], "the type or the channel is changed");
-            assert_eq!(filter(after, RECEIVED_AT_ONCE, RECEIVED_AT_ONCE), after, "it is not clean");
+            assert_eq!(filter(after, RECEIVED_AT_ONCE, RECEIVED_AT_ONCE), after, "filtering again changes the frame");
         }
         if after[0] == HEADER && before != after {
             let (unread, _) = parse_frame(after).unwrap_or_else(|error| panic!("{error}: {after:?}"));

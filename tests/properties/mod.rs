@@ -47,24 +47,24 @@ fn sample_delivery() -> Delivery {
 
 /// A refusal has at least one violation, and each has a path and a message.
 fn are_told(faults: &[Violation]) {
-    assert!(!faults.is_empty(), "refused without a fault");
+    assert!(!faults.is_empty(), "refused without a violation");
     for Violation { path, message } in faults {
         let below = path.strip_prefix('$').unwrap_or_else(|| panic!("no path: {path}"));
         assert!(below.is_empty() || below.starts_with(['.', '[']), "no path: {path}");
-        assert!(!message.trim().is_empty(), "{path} says nothing");
+        assert!(!message.trim().is_empty(), "{path} has no message");
     }
     let bytes: usize = faults.iter().map(|fault| fault.path.len() + fault.message.len()).sum();
-    assert!(bytes <= MAX_VIOLATION_BYTES, "{bytes} bytes of faults");
+    assert!(bytes <= MAX_VIOLATION_BYTES, "{bytes} bytes of violations");
 }
 
 /// Asserts that a value survives a round trip, and returns its bytes.
 fn is_kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Vec<u8> {
-    let written = serde_json::to_vec(value).expect("it can be written");
+    let written = serde_json::to_vec(value).expect("serializable");
     let read: T = serde_json::from_slice(&written)
         .unwrap_or_else(|error| panic!("{} can't be read: {error}", String::from_utf8_lossy(&written)));
-    assert_eq!(read, *value, "it was written, and read as another");
+    assert_eq!(read, *value, "the round trip changed the value");
     // Equality ignores the order of keys.
-    assert_eq!(serde_json::to_vec(&read).expect("it can be written"), written);
+    assert_eq!(serde_json::to_vec(&read).expect("serializable"), written);
     written
 }
 

@@ -14,14 +14,14 @@ pub(crate) fn holds(header: &str) {
     for now in times {
         for status in [429, 503] {
             let Outcome::Transient { retry_after } = of_answer(status, header, now) else {
-                panic!("{status} is tried again");
+                panic!("{status} must be retried");
             };
             assert_eq!(retry_after, meant(header.trim(), now), "{header:?} at {now}");
         }
         for (status, expected) in
             [(200, Outcome::Delivered), (302, nothing_asked()), (404, nothing_asked()), (500, nothing_asked())]
         {
-            assert_eq!(of_answer(status, header, now), expected, "{status} does not ask for a time");
+            assert_eq!(of_answer(status, header, now), expected, "{status} has no Retry-After");
         }
     }
     is_honoured(header);
@@ -56,7 +56,7 @@ fn is_honoured(header: &str) {
     delivery.attempts_made = 1;
     delivery.first_attempt_at = Some(now());
     let Settlement::Retry { due } = decide(&policy, &delivery, &outcome, now()) else {
-        panic!("the first of twelve attempts was the last");
+        panic!("the first of twelve attempts must be retried");
     };
     let wait = due.signed_duration_since(now());
     let longest = TimeDelta::from_std(policy.max_delay).expect("a delay");

@@ -22,25 +22,32 @@ pub(crate) fn holds(value: &str) {
     let none = Keyring::default();
     if let Some(rest) = value.strip_prefix(PREFIX) {
         for ring in [&one, &other, &none] {
-            let (_, error) = ring.decrypt(campaign.clone()).expect_err("nobody has sealed it");
+            let (_, error) = ring.decrypt(campaign.clone()).expect_err("the value was never encrypted");
             assert!(rest.len() <= 8 || !error.to_string().contains(rest), "{error}");
         }
         return;
     }
     for ring in [&one, &none] {
-        assert_eq!(ring.decrypt(campaign.clone()).as_ref(), Ok(&campaign), "what is not sealed stays as it is");
+        assert_eq!(ring.decrypt(campaign.clone()).as_ref(), Ok(&campaign), "plain text stays unchanged");
     }
     assert_eq!(none.encrypt(&campaign, [7; SALT_BYTES]), campaign);
 
     let sealed = one.encrypt(&campaign, [7; SALT_BYTES]);
-    assert!(header(&sealed).starts_with(PREFIX), "it is as it was");
-    assert_ne!(header(&sealed), header(&one.encrypt(&campaign, [8; SALT_BYTES])), "sealed twice it is not the same");
+    assert!(header(&sealed).starts_with(PREFIX), "the value is not encrypted");
+    assert_ne!(
+        header(&sealed),
+        header(&one.encrypt(&campaign, [8; SALT_BYTES])),
+        "encrypting twice must give different texts"
+    );
     assert_eq!(one.decrypt(sealed.clone()).as_ref(), Ok(&campaign));
     let both = Keyring::parse(&KEYS.map(str::to_owned).join(",")).expect("keys");
     assert_eq!(both.decrypt(sealed.clone()).as_ref(), Ok(&campaign));
-    assert!(other.decrypt(sealed.clone()).is_err() && none.decrypt(sealed.clone()).is_err(), "opened by another key");
+    assert!(
+        other.decrypt(sealed.clone()).is_err() && none.decrypt(sealed.clone()).is_err(),
+        "decrypted with another key"
+    );
     let moved = Campaign { id: "d".to_owned(), ..sealed.clone() };
-    assert!(one.decrypt(moved).is_err(), "opened in another campaign");
+    assert!(one.decrypt(moved).is_err(), "decrypted in another campaign");
     // A backup of campaigns is a document too.
     let kept = serde_json::to_vec(&sealed).expect("JSON");
     assert_eq!(read(&kept, HttpUrls::Refused, None), Ok(sealed));

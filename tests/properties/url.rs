@@ -13,15 +13,15 @@ pub(crate) fn holds(text: &str) {
     for http_urls in [HttpUrls::Refused, HttpUrls::Allowed] {
         let Ok(campaign) = read(document.as_bytes(), http_urls, None) else { continue };
         let written = &campaign.places().next().expect("a webhook").webhook.url;
-        assert_eq!(written.as_str(), text, "a URL is kept as it was written");
-        let url = written.url().expect("what is accepted is a URL");
+        assert_eq!(written.as_str(), text, "the URL was changed");
+        let url = written.url().expect("an accepted URL is valid");
         assert!(url.scheme() == "https" || (url.scheme() == "http" && http_urls == HttpUrls::Allowed), "{url}");
         assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none(), "{url}");
-        let host = url.host_str().expect("what is accepted has a host");
+        let host = url.host_str().expect("an accepted URL has a host");
         assert!(!host.is_empty());
         // The HTTP client uses another parser.
-        let uri: http::Uri = url.as_str().parse().expect("what is accepted can be requested");
-        assert_eq!((uri.host(), uri.port_u16()), (Some(host), url.port()), "two parsers see two hosts");
+        let uri: http::Uri = url.as_str().parse().expect("an accepted URL can be requested");
+        assert_eq!((uri.host(), uri.port_u16()), (Some(host), url.port()), "two parsers disagree about the host");
 
         let rules = EgressRules::new(http_urls, Vec::new());
         let permitted = rules.check(url).is_ok();
@@ -33,10 +33,14 @@ pub(crate) fn holds(text: &str) {
             assert!(!is_this_machine(host), "{url} is permitted");
         }
         let everything = ["0.0.0.0/0", "::/0"].map(|network| AllowRule::Network(network.parse().expect("a network")));
-        assert_eq!(EgressRules::new(http_urls, everything.into()).check(url), Ok(()), "where all is open, this is");
+        assert_eq!(
+            EgressRules::new(http_urls, everything.into()).check(url),
+            Ok(()),
+            "allowing all networks permits the address"
+        );
         let other = vec![AllowRule::Host("example.org".to_owned())];
         let opened = EgressRules::new(http_urls, other).check(url).is_ok();
-        assert_eq!(opened, permitted, "what is opened opens nothing else");
+        assert_eq!(opened, permitted, "allowing a network must permit no other address");
     }
 }
 

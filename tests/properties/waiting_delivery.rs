@@ -16,7 +16,7 @@ const DEPTH_OF_OURS: usize = 64;
 
 pub(crate) fn holds(body: &[u8]) {
     let Ok(deliveries) = Delivery::decode_waiting(body) else { return };
-    assert!(!deliveries.is_empty(), "a message without any would be settled for nothing");
+    assert!(!deliveries.is_empty(), "a message must have a delivery");
     let written: Vec<Vec<u8>> = deliveries.iter().map(is_kept).collect();
     if written.iter().any(|delivery| depth(delivery) > DEPTH_OF_OURS) {
         return;
@@ -45,13 +45,17 @@ fn goes_on(mut delivery: Delivery) {
     assert!(delivery.attempts.len() <= ATTEMPTS_KEPT.max(kept));
     is_kept(&delivery);
     let letter = DeadLetter::from_delivery(delivery.clone(), DeadLetterReason::Exhausted, now());
-    assert_eq!(letter, DeadLetter::from_delivery(delivery.clone(), DeadLetterReason::Exhausted, now()), "it dies once");
+    assert_eq!(
+        letter,
+        DeadLetter::from_delivery(delivery.clone(), DeadLetterReason::Exhausted, now()),
+        "a delivery must give one letter"
+    );
     let received = |number| {
         let delivery = Delivery { receipt: Some(ReceiptId::new(1, number)), ..delivery.clone() };
         is_kept(&delivery);
         DeadLetter::from_delivery(delivery, DeadLetterReason::Exhausted, now()).id
     };
-    assert_eq!(received(1), received(1), "a copy of one message dies with the same letter");
+    assert_eq!(received(1), received(1), "copies of a message must give the same letter");
     assert_ne!(received(1), received(2), "two messages are two letters");
     assert_eq!(letter.delivery_id.as_ref(), Some(&delivery.id));
     assert_eq!(letter.event.as_ref(), Some(&delivery.event));

@@ -42,7 +42,7 @@ impl LossyProxy {
     /// Starts a proxy in front of a port of 127.0.0.1.
     pub(crate) fn start(port: u16, loss: Loss) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a socket that does not block");
+        listener.set_nonblocking(true).expect("a nonblocking socket");
         let address = listener.local_addr().expect("the proxy's address");
         let lost = Arc::new(AtomicBool::new(false));
         let losing = Arc::clone(&lost);

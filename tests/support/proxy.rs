@@ -43,7 +43,7 @@ impl Proxy {
     /// of a cluster.
     pub(crate) fn start_with_fallbacks(addresses: Vec<SocketAddr>) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a socket that does not block");
+        listener.set_nonblocking(true).expect("a nonblocking socket");
         let address = listener.local_addr().expect("the proxy's address");
         let (weather, forecast) = watch::channel(ProxyState::default());
         let server = BackgroundServer::start("proxy", move || async move {

@@ -148,7 +148,7 @@ impl RawReceiver {
             .expect("protocol versions")
             .with_no_client_auth()
             .with_single_cert(vec![certified.cert.der().clone()], key)
-            .expect("a server's configuration");
+            .expect("a TLS configuration");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Self::serve(Box::new(script), Some((acceptor, certified.cert))).await
     }

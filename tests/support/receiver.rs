@@ -146,7 +146,7 @@ pub(crate) struct Receiver {
 impl Receiver {
     pub(crate) fn start() -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a socket that does not block");
+        listener.set_nonblocking(true).expect("a nonblocking socket");
         let address = listener.local_addr().expect("the receiver's address");
         let state = Arc::new(State::default());
         let router = Router::new().fallback(handle_request).with_state(Arc::clone(&state));

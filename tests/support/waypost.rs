@@ -341,8 +341,8 @@ impl Waypost {
         let mut command = waypost_command(launcher);
         command.arg("serve").current_dir(self.folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.envs(self.environment.iter().cloned()).spawn().expect("the product starts");
-        collect_lines(child.stdout.take().expect("its output is piped"), Arc::clone(&self.lines));
-        collect_lines(child.stderr.take().expect("its errors are piped"), Arc::clone(&self.lines));
+        collect_lines(child.stdout.take().expect("stdout is piped"), Arc::clone(&self.lines));
+        collect_lines(child.stderr.take().expect("stderr is piped"), Arc::clone(&self.lines));
         *process = Some(child);
     }
 
@@ -351,7 +351,7 @@ impl Waypost {
     }
 
     fn exit_status(&self) -> Option<ExitStatus> {
-        self.lock_process().as_mut().expect("a product that was started").try_wait().expect("the product's status")
+        self.lock_process().as_mut().expect("a running product").try_wait().expect("the product's status")
     }
 
     fn last_log_lines(&self) -> String {

@@ -1,8 +1,8 @@
-// A webhook worker as one writes it by hand: RabbitMQ to webhooks, with a queue for what fails.
+// A handwritten webhook worker: RabbitMQ to webhooks, with a retry queue.
 //
 //   node worker.mjs BROKER_URL QUEUE WEBHOOKS_FILE
 //
-// It ends when its standard input closes.
+// The worker ends when its standard input closes.
 
 import { readFile } from "node:fs/promises";
 import amqp from "amqplib";
@@ -31,7 +31,7 @@ await channel.assertQueue(retryQueue, {
   },
 });
 
-// One acknowledgement for all messages that are finished in a row.
+// Sends one acknowledgement for all consecutive finished messages.
 const finished = new Set();
 let first = 1;
 let flushing = false;
@@ -67,7 +67,7 @@ async function deliver(message) {
   try {
     delivered = await post(message.content);
   } catch (error) {
-    console.error(`a request failed: ${error.message}`);
+    console.error(`request failed: ${error.message}`);
   }
   if (!delivered) {
     await new Promise((resolve, reject) => {

@@ -1,8 +1,8 @@
-"""A webhook worker as one writes it by hand: RabbitMQ to webhooks, with a queue for what fails.
+"""A handwritten webhook worker: RabbitMQ to webhooks, with a retry queue.
 
     python worker.py BROKER_URL QUEUE WEBHOOKS_FILE
 
-It ends when its standard input closes.
+The worker ends when its standard input closes.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ STANDARD = ("campaignId", "label", "phoneNumber", "date", "response", "option", 
 
 
 class Acknowledgements:
-    """One acknowledgement for all messages that are finished in a row."""
+    """Sends one acknowledgement for all consecutive finished messages."""
 
     def __init__(self):
         self.finished = {}
@@ -87,7 +87,7 @@ async def main(broker_url, queue_name, webhooks_file):
             try:
                 delivered = await post(message.body)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-                print(f"a request failed: {error!r}", file=sys.stderr)
+                print(f"request failed: {error!r}", file=sys.stderr)
             if not delivered:
                 again = aio_pika.Message(message.body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
                 await publisher.default_exchange.publish(again, routing_key=retry_queue)

@@ -102,10 +102,12 @@ fn install(folder: &Path) {
         Ok(output) if output.status.success() => (),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            panic!("npm could not install axe-core {AXE_VERSION}, which checks that the console is accessible:\n{said}")
+            panic!(
+                "npm could not install axe-core {AXE_VERSION}, which checks the accessibility of the console:\n{said}"
+            )
         }
         Err(error) => panic!(
-            "npm does not run ({error}), and with it axe-core is installed, which checks that the console is accessible: \
+            "npm does not run ({error}). It installs axe-core, which checks the accessibility of the console: \
              install Node.js with npm"
         ),
     }

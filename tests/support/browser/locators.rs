@@ -176,7 +176,7 @@ impl Browser {
                 let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
                 Err(format!("there is no {thing}; of its kind there are {names:?}"))
             }
-            _ => Err(format!("there are {} of {thing}: say inside of which thing", meant.len())),
+            _ => Err(format!("there are {} of {thing}: narrow it with `inside`", meant.len())),
         }
     }
 

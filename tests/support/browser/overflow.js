@@ -1,4 +1,5 @@
-// Gives back for which width the page is laid out, how wide it is, and what protrudes (unless it is in a part that scrolls by itself).
+// Returns the layout width of the page, its actual width, and the elements that protrude.
+// Elements in a scrollable part of the page do not count.
 const root = document.documentElement;
 const protrudes = (element) => {
   for (let outer = element.parentElement; outer && outer !== document.body; outer = outer.parentElement) {

@@ -104,7 +104,7 @@ impl Browser {
                 let found = violations.join("\n");
                 assert!(
                     violations.is_empty(),
-                    "{} at {width} ({caller}) shuts people out:\n{found}",
+                    "{} at {width} has accessibility violations ({caller}):\n{found}",
                     self.path().await
                 );
             }

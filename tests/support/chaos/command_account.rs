@@ -194,8 +194,8 @@ mod tests {
         let orders = [change(1, Some(10)), change(2, None), change(3, Some(12))];
         let with = |version, edition| contradictions(&orders, &[view(version, edition, "pending")], true);
         assert_eq!(with(12, Some(3)), 0);
-        assert_eq!(with(13, Some(2)), 0, "the one of which nobody knows came last");
-        assert_eq!(with(10, Some(1)), 1, "the last one is missing");
+        assert_eq!(with(13, Some(2)), 0, "the change with an unknown result came last");
+        assert_eq!(with(10, Some(1)), 1, "the last change is missing");
         assert_eq!(with(12, Some(1)), 1);
         assert_eq!(with(12, None), 1);
         assert_eq!(with(14, Some(9)), 1);
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(with(&replay, "replayed", false), 1);
         let mut again = view(1, Some(0), "replayed");
         again.letters.insert("b".to_owned(), letter("pending"));
-        assert_eq!(contradictions(&replay, &[again], false), 0, "it is dead again, in another letter");
+        assert_eq!(contradictions(&replay, &[again], false), 0, "the replay failed and gave another letter");
         assert_eq!(with(&replay, "pending", false), 0, "it died again");
         assert_eq!(with(&replay, "replaying", false), 1);
         assert_eq!(with(&discard(true), "discarded", false), 0);

@@ -35,7 +35,7 @@ impl FakeClock {
         // Replaces the file atomically, so that no reader sees half of it.
         let next = self.offset.with_extension("next");
         std::fs::write(&next, seconds).expect("the offset is written");
-        std::fs::rename(&next, &self.offset).expect("the offset is put in place");
+        std::fs::rename(&next, &self.offset).expect("the offset file is renamed");
     }
 
     /// Environment variables for the process with this clock.

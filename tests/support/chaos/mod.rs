@@ -125,16 +125,16 @@ pub(crate) async fn run(drill: &ChaosRun, watch: impl Fn(Progress)) -> ChaosResu
     let setup = ChaosSetup::start(drill).await;
     let cast = setup.participants(drill);
     let plan = schedule::build_schedule(drill.seed, drill.duration, drill.mode, &cast);
-    let witness_books = Ledger::new();
+    let control_ledger = Ledger::new();
     let busy = async {
         let ledger = &setup.ledger;
         let publishing = join_all((0..drill.publishers).map(|number| publisher(drill, &setup, number).run()));
         let publishing = ledger.track("publishing", publishing);
-        let witnessing = control_publisher(drill, &setup, &witness_books).run();
-        let witnessing = ledger.track("publishing to the witness", witnessing);
+        let control = control_publisher(drill, &setup, &control_ledger).run();
+        let control = ledger.track("publishing to the control stream", control);
         let injecting = join_all(plan.iter().map(|lane| injector::inject_faults(&setup, lane)));
         let operating = ledger.track("giving orders", Operator::new(&setup, drill.seed, drill.duration).run());
-        tokio::join!(publishing, witnessing, injecting, operating);
+        tokio::join!(publishing, control, injecting, operating);
         let drained = ledger.track("settling", drain::wait_until_drained(&setup)).await;
         let (dead_letters, control_stream) = (setup.dead_letters(), setup.control_stream());
         // A running replay may still write letters.
@@ -170,7 +170,7 @@ pub(crate) async fn run(drill: &ChaosRun, watch: impl Fn(Progress)) -> ChaosResu
         commands: command_account::build_account(&pages, &letters, &views),
         entries: pages,
         drained,
-        control_stream: control_stream::check_control_stream(&witness_books, &control_stream),
+        control_stream: control_stream::check_control_stream(&control_ledger, &control_stream),
         excluded: cast.excluded,
         delay: setup.cluster.network().map(Network::delay),
         logs: setup.workers.iter().map(Waypost::log_lines).collect(),

@@ -15,7 +15,7 @@ impl Rng {
     /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(SPLITMIX_INCREMENT);
-        usize::try_from(scramble(self.0) % bound as u64).expect("less than a usize")
+        usize::try_from(scramble(self.0) % bound as u64).expect("a number that fits in usize")
     }
 
     /// A duration from `least` to `most`, in whole milliseconds.

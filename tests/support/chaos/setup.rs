@@ -175,7 +175,7 @@ impl ChaosSetup {
 }
 
 fn control_stream_name(prefix: &str) -> String {
-    format!("witness-{prefix}")
+    format!("control-{prefix}")
 }
 
 /// Returns whether a worker runs and is ready.

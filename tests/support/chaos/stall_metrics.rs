@@ -75,10 +75,10 @@ mod tests {
     fn a_stall_begins_with_the_fault_or_while_it_lasts() {
         let deliveries = seconds(&[1, 2, 9, 10, 30, 31, 60]);
         let stall = |begins, ends| longest_stall(&deliveries, &lasting(begins, ends)).as_secs();
-        assert_eq!(stall(3, 4), 6, "from the beginning to the next");
-        assert_eq!(stall(8, 11), 20, "it began while the fault lasted");
+        assert_eq!(stall(3, 4), 6, "from the start of the fault to the next delivery");
+        assert_eq!(stall(8, 11), 20, "the stall began during the fault");
         assert_eq!(stall(1, 2), 7);
-        assert_eq!(stall(61, 62), 0, "nothing was to come any more");
+        assert_eq!(stall(61, 62), 0, "no delivery was expected any more");
     }
 
     #[test]

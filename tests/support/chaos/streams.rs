@@ -30,7 +30,7 @@ pub(crate) async fn read_longest_copy(setup: &ChaosSetup, stream: &str) -> Vec<R
     });
     let copies = futures_util::future::join_all(copies).await;
     let mut copies: Vec<_> = copies.into_iter().flatten().collect();
-    assert!(!copies.is_empty(), "no node has a copy of {stream} that can be read");
+    assert!(!copies.is_empty(), "no node has a readable copy of {stream}");
     copies.sort_by_key(Vec::len);
     let lengths: Vec<usize> = copies.iter().map(Vec::len).collect();
     if lengths.first() != lengths.last() {
