@@ -247,7 +247,10 @@ pub(super) mod tests {
     #[test]
     fn the_cancel_effect_counts_unsent_dead_letters() {
         let running = replay("running", 1000, 450, 5).replay;
-        assert_eq!(cancel_effect(&running), "cancel replay rp_1: 545 dead letters were not sent, and will be pending again");
+        assert_eq!(
+            cancel_effect(&running),
+            "cancel replay rp_1: 545 dead letters were not sent, and will be pending again"
+        );
     }
 
     #[test]
