@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -165,6 +166,25 @@ async fn repeatedly_cut_connections_lose_nothing() {
         proxy.cut();
     }
     wait_until_all_delivered(&app.receiver, events.len()).await;
+}
+
+/// A change that could be made waits for the broker, and is then refused with 503.
+#[tokio::test]
+async fn a_change_that_is_refused_anyway_does_not_wait_for_the_broker() {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::start(broker.port());
+    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
+    proxy.refuse();
+    wait_until("the worker to lose its connection", SLOW_TIMEOUT, async || {
+        (app.waypost.metric("waypost_broker_connected").await == 0.0).then_some(())
+    })
+    .await;
+    let path = "/v1/campaigns/13010";
+    let put = async |headers: &[(&str, &str)], body: String| {
+        app.waypost.send_with(Method::PUT, path, headers, body).await.status
+    };
+    assert_eq!(put(&[("if-match", "\"99\"")], app.waypost.get(path).await.body).await, 412);
+    assert_eq!(put(&[], json!({ "id": "13010", "sections": 1 }).to_string()).await, 422);
 }
 
 #[tokio::test]

@@ -170,8 +170,8 @@ impl Campaigns {
         C: Clone + Into<Option<Campaign>>,
         E: From<CampaignError>,
     {
-        // A change that is refused anyway does not wait for the broker.
-        if *self.sync_state.borrow() == SyncState::Current {
+        // While the broker is away, a change that is refused anyway does not wait for it.
+        if !*self.is_following.borrow() && *self.sync_state.borrow() == SyncState::Current {
             let current = self.store.campaign(id).map_err(CampaignError::from)?;
             check(precondition, current.as_deref())?;
             change(current.as_deref())?;

@@ -1,5 +1,5 @@
-//! The ledger of deliveries, and what is in flight. Each delivery that a worker begins to process is then delivered, dead, in a delay queue,
-//! or its message is requeued. A difference that stays means that a defect has lost a delivery.
+//! The ledger of deliveries, and what is in flight. Each delivery that a worker begins to process is then delivered,
+//! dead or in a delay queue, or its message is requeued. A difference that stays means that a defect has lost a delivery.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
