@@ -241,7 +241,7 @@ async fn ctrl_c_leaves_a_replay_to_the_worker() {
     let app = start_with_dead_letters(20).await;
     app.receiver.reply("/offers", Answer::ok());
     app.receiver.clear_requests();
-    let (run, _folder) = spawn(&app, &["dead-letters", "replay", "--all", "--rate", "4"]);
+    let (run, _folder) = spawn(&app, &["dead-letters", "replay", "--all", "--rate", "2"]);
     run.wait_for_stderr("sent ").await;
     run.interrupt();
     let printed = run.wait_for_exit().await;
@@ -259,7 +259,7 @@ async fn following_a_replay_survives_a_worker_restart() {
     let app = start_with_dead_letters(20).await;
     app.receiver.reply("/offers", Answer::ok());
     app.receiver.clear_requests();
-    let (run, _folder) = spawn(&app, &["dead-letters", "replay", "--all", "--rate", "4"]);
+    let (run, _folder) = spawn(&app, &["dead-letters", "replay", "--all", "--rate", "2"]);
     app.receiver.wait_until(|requests| requests.len() >= 2).await;
     run.wait_for_stderr("sent ").await;
     app.waypost.kill().await;

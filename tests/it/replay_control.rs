@@ -8,16 +8,29 @@ use crate::support::json::only_of;
 use crate::support::{Answer, wait_until_stable};
 use crate::test_app::TestApp;
 
-/// The number of equal polls that count as idle. They take longer than ten requests at the rate of these tests.
+/// The number of letters of a slow replay. At [`RATE`] they take much longer than the commands of a test.
+const LETTERS: usize = 80;
+
+/// In letters per second.
+const RATE: usize = 8;
+
+/// The number of equal polls that count as idle. They take longer than two requests at [`RATE`].
 const STABLE_POLLS: usize = 25;
 
-/// Starts a slow replay of `count` letters, and waits until it has sent some.
-async fn start_slow_replay(app: &TestApp, count: usize) -> String {
-    app.create_dead_letters(3, count).await;
-    let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 20 });
+/// Starts a slow replay of [`LETTERS`], and waits until it has sent some.
+async fn start_slow_replay(app: &TestApp) -> String {
+    app.create_dead_letters(3, LETTERS).await;
+    let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": RATE });
     let replay = app.waypost.create_replay(&order).await;
     app.receiver.wait_until(|requests| requests.len() >= 5).await;
     replay
+}
+
+/// The number of sent letters, and of the others.
+fn sent_and_rest(sent: usize) -> (u32, u32) {
+    assert!((5..LETTERS).contains(&sent), "{sent} were sent before the command");
+    let number = |count: usize| u32::try_from(count).expect("a small number");
+    (number(sent), number(LETTERS - sent))
 }
 
 /// Waits until the counters of a replay and the receiver do not change. Returns the number of requests.
@@ -35,13 +48,12 @@ async fn wait_until_idle(app: &TestApp, replay: &str, state: &str) -> usize {
 #[tokio::test]
 async fn a_paused_replay_sends_nothing_and_can_be_resumed() {
     let app = TestApp::start("control", &[]).await;
-    let replay = start_slow_replay(&app, 40).await;
+    let replay = start_slow_replay(&app).await;
     let reply = app.waypost.control_replay(&replay, "pause").await;
     assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "paused"), "{reply:?}");
     let sent = wait_until_idle(&app, &replay, "paused").await;
-    assert!((5..40).contains(&sent), "{sent} were sent before the pause");
-    let states = u32::try_from(sent).expect("a small number");
-    app.waypost.wait_for_state_counts(&[("replaying", 40 - states), ("replayed", states)]).await;
+    let (replayed, rest) = sent_and_rest(sent);
+    app.waypost.wait_for_state_counts(&[("replaying", rest), ("replayed", replayed)]).await;
     assert_eq!(app.waypost.replay(&replay).await.get("endedAt"), Some(&Value::Null));
 
     // A pause persists over a restart.
@@ -53,36 +65,35 @@ async fn a_paused_replay_sends_nothing_and_can_be_resumed() {
     let reply = app.waypost.control_replay(&replay, "resume").await;
     assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "running"), "{reply:?}");
     let done = app.waypost.wait_for_replay(&replay, "done").await;
-    assert_eq!((&done["sent"], &done["delivered"]), (&json!(40), &json!(40)), "{done:#}");
-    app.waypost.wait_for_state_counts(&[("replayed", 40)]).await;
+    assert_eq!((&done["sent"], &done["delivered"]), (&json!(LETTERS), &json!(LETTERS)), "{done:#}");
+    app.waypost.wait_for_letter_count("state=replayed", LETTERS).await;
     let requests = app.receiver.requests_by_webhook_id();
-    assert!(requests.len() == 40 && requests.values().all(|count| *count == 1), "{requests:?}");
+    assert!(requests.len() == LETTERS && requests.values().all(|count| *count == 1), "{requests:?}");
 }
 
 #[tokio::test]
 async fn a_cancelled_replay_releases_unsent_letters() {
     let app = TestApp::start("control", &[]).await;
-    let replay = start_slow_replay(&app, 40).await;
+    let replay = start_slow_replay(&app).await;
     let reply = app.waypost.control_replay(&replay, "cancel").await;
     assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "cancelled"), "{reply:?}");
     let sent = wait_until_idle(&app, &replay, "cancelled").await;
-    assert!((5..40).contains(&sent), "{sent} were sent before the end");
-    let states = u32::try_from(sent).expect("a small number");
-    app.waypost.wait_for_state_counts(&[("pending", 40 - states), ("replayed", states)]).await;
+    let (replayed, pending) = sent_and_rest(sent);
+    app.waypost.wait_for_state_counts(&[("pending", pending), ("replayed", replayed)]).await;
     assert!(app.waypost.replay(&replay).await["endedAt"].is_string());
     for letter in app.waypost.letters("state=pending").await {
         assert_eq!(app.waypost.letter(text_field(&letter, "id")).await["replays"], json!([]));
     }
 
     let rest = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
-    assert_eq!(app.waypost.wait_for_replay(&rest, "done").await["delivered"], json!(40 - sent));
+    assert_eq!(app.waypost.wait_for_replay(&rest, "done").await["delivered"], json!(LETTERS - sent));
     assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "a delivery was sent twice");
 }
 
 #[tokio::test]
 async fn a_command_that_does_not_fit_the_state_is_refused() {
     let app = TestApp::start("control", &[]).await;
-    let replay = start_slow_replay(&app, 40).await;
+    let replay = start_slow_replay(&app).await;
     let refused = async |replay: &str, what: &str| {
         let problem = app.waypost.control_replay(replay, what).await.expect_problem(409);
         assert!(problem.detail.contains(' '), "{problem:?}");
@@ -194,7 +205,7 @@ async fn two_replays_never_claim_the_same_letter() {
     let app = TestApp::start("control", &[]).await;
     app.create_dead_letters(3, 30).await;
     let letters = ids(&app.waypost.letters("").await);
-    let first = json!({ "filter": { "campaignId": "13010" }, "ratePerSecond": 2 });
+    let first = json!({ "filter": { "campaignId": "13010" }, "ratePerSecond": 0.1 });
     let first = app.waypost.create_replay(&first).await;
 
     // A few may already be sent.
