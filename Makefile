@@ -66,13 +66,14 @@ deny: tools ## Check the licences and advisories of dependencies
 	cargo deny check
 
 # A thousand endpoints need a few thousand connections at each end, so the limit of file descriptors is raised.
-bench: tools ## Measure the throughput of a worker, compared with a minimal loop of the same libraries (ARGS=--help)
+bench: tools ## Measure the throughput of a worker, compared with minimal loops and handwritten workers (ARGS=--help)
 	scripts/install-rabbitmq
 	scripts/bench-peers $(BUILT)/tmp/peers
+	cargo build --release --locked --bin waypost --bench throughput --example bare-loop
 	ulimit -n "$$(ulimit -H -n)" && cargo bench --profile release --locked --bench throughput -- $(ARGS)
 
-bench-quick: ## Run the benchmark for two minutes, to check that it works. Too short for figures
-	$(MAKE) bench ARGS="--rounds 1 --events 5000 --limit 4 --seconds 2 --retries 5000"
+bench-quick: ## Run the benchmark for three minutes, to check that it works. Too short for figures
+	$(MAKE) bench ARGS="--rounds 1 --events 5000 --limit 3 --warm-up 1 --seconds 1 --retries 5000"
 
 steps: tools ## Measure the cost of each step of a delivery without I/O (ARGS=render for one step)
 	cargo bench --locked --bench steps -- $(ARGS)

@@ -1,6 +1,5 @@
-//! The throughput of Waypost compared with a baseline: a program of the same libraries that only consumes, posts and
-//! acknowledges. Both process the same queue in turn, on a private broker. `docs/BENCHMARKS.md` has results and
-//! explains them.
+//! The throughput of Waypost compared with baselines: programs that only consume, post and acknowledge. They process
+//! the same queue in turn, on a private broker. `docs/BENCHMARKS.md` has results and explains them.
 //!
 //! ```text
 //! make bench                            # everything
@@ -8,12 +7,10 @@
 //! make bench-quick                      # only to see that all of it works
 //! ```
 
-mod bare;
-mod load;
+mod baselines;
+#[path = "../common/mod.rs"]
+mod common;
 mod measure;
-mod process;
-mod publisher;
-mod receiver;
 mod report;
 mod results;
 mod setup;
@@ -25,31 +22,24 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
-use load::Scenario;
-use measure::{PacedResult, WorkResult, measure_backlog, measure_steady_load};
-use publisher::Pace;
+use common::load::Scenario;
+use common::process;
+use common::progress::bar;
+use common::publisher::Pace;
+use common::receiver::Transport;
+use measure::{PacedResult, ReconnectResult, WorkResult, measure_backlog, measure_reconnect, measure_steady_load};
 use report::RunInfo;
-use results::{ResultRow, Results, Retries};
+use results::{Reconnects, ResultRow, Results, Retries};
 use setup::BenchSetup;
 use support::Broker;
 use workers::Worker;
 
-/// The prefetch of all workers. It is Waypost's default.
-const PREFETCH: u16 = 1000;
-
-/// The request timeout of all workers. It is Waypost's default.
-const TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The time of a steady load before measuring.
-const WARM_UP: Duration = Duration::from_secs(2);
-
 /// The number of endpoints that retries go to.
 const RECOVERED: u64 = 100;
 
-/// Measures the throughput of Waypost compared with the bare loop.
+/// Measures the throughput of Waypost compared with baselines.
 #[derive(Debug, Parser)]
 #[command(name = "make bench")]
 struct Cli {
@@ -61,9 +51,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the baseline.
+    /// Run a baseline.
     #[command(hide = true)]
-    BareLoop(bare::Arguments),
+    BareLoop(baselines::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +61,7 @@ struct Options {
     /// Scenarios to run. Default: all.
     #[arg(long)]
     scenario: Vec<Named>,
-    /// Workers to run. Default: all. Workers in other languages run only without hanging endpoints.
+    /// Workers to run. Default: all. Most run only without hanging endpoints, and some only without TLS.
     #[arg(long)]
     worker: Vec<Worker>,
     /// Rounds of each measurement. Results are medians.
@@ -83,6 +73,9 @@ struct Options {
     /// Maximum seconds to process a backlog.
     #[arg(long, default_value_t = 20)]
     limit: u64,
+    /// Seconds at half load before measuring.
+    #[arg(long, default_value_t = 2)]
+    warm_up: u64,
     /// Seconds at half load.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -106,17 +99,23 @@ impl Options {
     /// The workers of a scenario, in order.
     fn workers(&self, scenario: Scenario) -> impl Iterator<Item = Worker> + '_ {
         let chosen = |worker: &Worker| self.worker.is_empty() || self.worker.contains(worker);
-        let takes_part = move |worker: &Worker| worker.takes_part_in(scenario) && worker.is_installed();
+        let takes_part = move |worker: &Worker| worker.takes_part_in(scenario) && worker.missing().is_none();
         Worker::value_variants().iter().copied().filter(chosen).filter(takes_part)
     }
 
     fn pace(&self, per_second: f64) -> Pace {
-        Pace { per_second, warm_up: WARM_UP, measured: Duration::from_secs(self.seconds) }
+        let (warm_up, measured) = (Duration::from_secs(self.warm_up), Duration::from_secs(self.seconds));
+        Pace { per_second, warm_up, measured }
     }
 }
 
 /// Scenarios that are measured together.
-const GROUPS: [[Named; 2]; 2] = [[Named::One, Named::OneHanging], [Named::Thousand, Named::ThousandHanging]];
+const GROUPS: [&[Named]; 4] = [
+    &[Named::One, Named::OneHanging],
+    &[Named::Thousand, Named::ThousandHanging],
+    &[Named::OneTls],
+    &[Named::ThousandTls],
+];
 
 /// The scenarios, by number of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -129,17 +128,23 @@ enum Named {
     Thousand,
     /// 1,000 endpoints, of which 100 hang and get a tenth of the events.
     ThousandHanging,
+    /// One endpoint with TLS.
+    OneTls,
+    /// 1,000 endpoints with TLS.
+    ThousandTls,
 }
 
 impl Named {
     fn scenario(self) -> Scenario {
-        let (healthy, hanging) = match self {
-            Self::One => (1, 0),
-            Self::OneHanging => (1, 1),
-            Self::Thousand => (1_000, 0),
-            Self::ThousandHanging => (900, 100),
+        let (healthy, hanging, transport) = match self {
+            Self::One => (1, 0, Transport::Plain),
+            Self::OneHanging => (1, 1, Transport::Plain),
+            Self::Thousand => (1_000, 0, Transport::Plain),
+            Self::ThousandHanging => (900, 100, Transport::Plain),
+            Self::OneTls => (1, 0, Transport::Tls),
+            Self::ThousandTls => (1_000, 0, Transport::Tls),
         };
-        Scenario { healthy, hanging }
+        Scenario { healthy, hanging, transport }
     }
 }
 
@@ -148,11 +153,13 @@ async fn main() -> ExitCode {
     let Cli { command, options } = Cli::parse();
     if let Some(Command::BareLoop(arguments)) = command {
         // On a worker thread of the runtime. From the main thread, each spawned task would have to wake a worker.
-        tokio::spawn(bare::run(arguments)).await.expect("the bare loop runs");
+        tokio::spawn(baselines::run(arguments)).await.expect("the bare loop runs");
         return ExitCode::SUCCESS;
     }
-    for worker in Worker::value_variants().iter().filter(|worker| !worker.is_installed()) {
-        eprintln!("{} is not installed (make bench installs it), and left out", worker.name());
+    for worker in Worker::value_variants() {
+        if let Some(why) = worker.missing() {
+            eprintln!("skipping `{}`: it {why}", worker.name());
+        }
     }
     let mut terminate = signal(SignalKind::terminate()).expect("a signal handler");
     // Dropping the future ends everything it started, also on SIGTERM or Ctrl-C.
@@ -170,7 +177,7 @@ async fn run(options: &Options) {
     let mut figures = Results::default();
     for group in GROUPS {
         let chosen = |named: &Named| options.scenario.is_empty() || options.scenario.contains(named);
-        measure(&broker, group.into_iter().filter(chosen), options, &mut figures).await;
+        measure(&broker, group.iter().copied().filter(chosen), options, &mut figures).await;
     }
     let rabbitmq = broker.ctl(&["version"]).await.trim().to_owned();
     let load_after = process::load();
@@ -204,6 +211,11 @@ async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, option
     if let Some(rate) = waypost.map(|row| options.pace(row.per_second() / 2.0)) {
         figures.retries = at_half_load(&mut stages, rate, options).await.or(figures.retries.take());
     }
+    for (stage, _) in stages.iter().filter(|(stage, _)| stage.scenario == Named::ThousandTls.scenario()) {
+        for worker in options.workers(stage.scenario) {
+            figures.reconnects.extend(reconnects(stage, worker, options).await);
+        }
+    }
     for (stage, rows) in stages {
         figures.rows.extend(rows);
         stage.delete_objects(broker).await;
@@ -232,6 +244,18 @@ async fn at_half_load(stages: &mut [(BenchSetup, Vec<ResultRow>)], rate: Pace, o
     Some(retries).filter(|retries| !retries.rounds.is_empty())
 }
 
+/// Measures how fast a worker reconnects. `None` if the backlog was too short in each round.
+async fn reconnects(stage: &BenchSetup, worker: Worker, options: &Options) -> Option<Reconnects> {
+    let mut rounds: Vec<ReconnectResult> = Vec::new();
+    for round in 1..=options.rounds {
+        let bar = bar(options.events, &format!("round {round}: {} reconnects: publishing", worker.name()));
+        stage.publish(options.events, || bar.inc(1)).await;
+        bar.finish_and_clear();
+        rounds.extend(measure_reconnect(stage, worker, options.events).await);
+    }
+    (!rounds.is_empty()).then_some(Reconnects { scenario: stage.scenario, worker, rounds })
+}
+
 /// Measures one worker with one backlog.
 async fn backlog(stage: &BenchSetup, worker: Worker, round: usize, options: &Options) -> WorkResult {
     let doing = format!("{}, round {round}: {}", stage.scenario.name(), worker.name());
@@ -251,14 +275,4 @@ async fn steady_load(stage: &BenchSetup, worker: Worker, rate: Pace, doing: &str
     let paced = measure_steady_load(stage, worker, rate, options.patience(), || bar.inc(1)).await;
     bar.finish_and_clear();
     paced
-}
-
-/// A progress bar on a terminal, otherwise a line.
-fn bar(length: u64, doing: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(&format!("{{bar:30}} {{human_pos}}/{{human_len}} {doing}"));
-    let bar = ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    if bar.is_hidden() {
-        eprintln!("{doing}");
-    }
-    bar
 }

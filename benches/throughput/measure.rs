@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::process;
-use super::publisher::Pace;
+use super::common::delays::Delays;
+use super::common::process;
+use super::common::publisher::Pace;
+use super::common::receiver::HandshakeStats;
 use super::setup::BenchSetup;
 use super::workers::Worker;
 
@@ -24,6 +26,8 @@ pub(crate) struct WorkResult {
     pub(crate) peak_memory: u64,
     /// Requests for events that had already been delivered.
     pub(crate) duplicates: u64,
+    /// The part of the time in which the receiver's thread was busy, from 0 to 1. Near 1, the receiver is the limit.
+    pub(crate) receiver_load: f64,
 }
 
 /// Runs a worker with a backlog of `events` events, for at most `limit`. `done` receives the number of deliveries.
@@ -37,7 +41,7 @@ pub(crate) async fn measure_backlog(
     stage.receiver.expect(events);
     let wanted = stage.scenario.healthy_among(events);
     let running = stage.start_worker(worker).await;
-    let sample = || (stage.receiver.tally().received, process::cpu(running.pid));
+    let sample = || (stage.receiver.tally().received, process::cpu(running.pid), stage.receiver.cpu());
     let began = Instant::now();
     let before = loop {
         let sample = sample();
@@ -69,24 +73,7 @@ pub(crate) async fn measure_backlog(
         cpu_seconds: (after.1 - before.1).as_secs_f64() / (after.0 - before.0).max(1) as f64 * 10_000.0,
         peak_memory,
         duplicates,
-    }
-}
-
-/// The delays from when an event was due to be published until a healthy endpoint received it.
-#[derive(Debug, Clone)]
-pub(crate) struct Delays {
-    /// In microseconds, in ascending order.
-    received: Vec<u32>,
-    /// The number of events for healthy endpoints.
-    wanted: u64,
-}
-
-impl Delays {
-    /// The delay at a quantile. `None` if too few events arrived.
-    pub(crate) fn part(&self, part: f64) -> Option<Duration> {
-        let place = (self.wanted as f64 * part).ceil() as usize;
-        let micros = self.received.get(place.saturating_sub(1))?;
-        Some(Duration::from_micros(u64::from(*micros)))
+        receiver_load: (after.2 - before.2).as_secs_f64() / took.as_secs_f64(),
     }
 }
 
@@ -120,11 +107,50 @@ pub(crate) async fn measure_steady_load(
         tokio::time::sleep(SAMPLE_INTERVAL).await;
     }
     let retries_left = stage.amqp.depth(&stage.names.retries()).await.unwrap_or_default();
-    let (mut received, retries_delivered) = {
+    let (received, retries_delivered) = {
         let tally = stage.receiver.tally();
-        (tally.latencies.clone(), tally.retries)
+        (tally.latencies.clone(), tally.waiting)
     };
     stage.stop(running).await;
-    received.sort_unstable();
-    PacedResult { delays: Delays { received, wanted }, retries_delivered, retries_left }
+    PacedResult { delays: Delays::new(received, wanted), retries_delivered, retries_left }
+}
+
+/// The handshakes of 1,000 endpoints that a worker connects to at once.
+#[derive(Debug, Clone)]
+pub(crate) struct ReconnectResult {
+    pub(crate) handshakes: HandshakeStats,
+    pub(crate) per_second: f64,
+}
+
+/// Measures the handshakes of a worker with a backlog after all endpoints have closed their connections, until there
+/// were as many as endpoints. `None` if the backlog was too short.
+pub(crate) async fn measure_reconnect(stage: &BenchSetup, worker: Worker, events: u64) -> Option<ReconnectResult> {
+    let endpoints = stage.scenario.healthy as u64;
+    stage.receiver.expect(events);
+    let running = stage.start_worker(worker).await;
+    let began = Instant::now();
+    // Twice the number of endpoints, so that each has a connection and a ticket.
+    while stage.receiver.tally().received < 2 * endpoints {
+        assert!(began.elapsed() < WAIT_TIMEOUT, "{} delivered nothing", worker.name());
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
+    }
+    stage.receiver.tally().handshakes = HandshakeStats::default();
+    stage.receiver.close_connections();
+    let closed = Instant::now();
+    let reconnected = loop {
+        let (handshakes, received) = {
+            let tally = stage.receiver.tally();
+            (tally.handshakes.clone(), tally.received)
+        };
+        if handshakes.total() >= endpoints {
+            let took = (stage.receiver.epoch() + handshakes.last).saturating_duration_since(closed);
+            break Some(ReconnectResult { per_second: handshakes.total() as f64 / took.as_secs_f64(), handshakes });
+        }
+        if received >= events || closed.elapsed() > WAIT_TIMEOUT {
+            break None;
+        }
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
+    };
+    stage.stop(running).await;
+    reconnected
 }

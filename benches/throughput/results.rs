@@ -2,9 +2,25 @@
 
 use std::time::Duration;
 
-use super::load::Scenario;
-use super::measure::{Delays, PacedResult, WorkResult};
+use super::common::delays::{Delays, late_beside, median, median_delay};
+use super::common::load::Scenario;
+use super::common::receiver::Transport;
+use super::common::table::{Bound, Target};
+use super::measure::{PacedResult, ReconnectResult, WorkResult};
 use super::workers::Worker;
+
+/// The CPU time of a delivery to one endpoint.
+const MAX_CPU_MICROS: f64 = 24.0;
+
+/// The lowest throughput relative to other workers. The one relative to HTTP by hand is an aim.
+fn speed_targets(transport: Transport) -> &'static [(Worker, f64)] {
+    match transport {
+        Transport::Plain => {
+            &[(Worker::Bare, 1.0), (Worker::SameClient, 0.8), (Worker::ByHand, 0.6), (Worker::Node, 2.0)]
+        }
+        Transport::Tls => &[(Worker::SameClient, 0.8)],
+    }
+}
 
 /// The measurements of a worker in a scenario.
 pub(crate) struct ResultRow {
@@ -36,6 +52,11 @@ impl ResultRow {
         self.worked.iter().map(|worked| worked.peak_memory).max().unwrap_or_default()
     }
 
+    /// The part of the time in which the receiver was busy, from 0 to 1.
+    pub(crate) fn receiver_load(&self) -> f64 {
+        median(self.worked.iter().map(|worked| worked.receiver_load))
+    }
+
     /// The sum of all rounds.
     pub(crate) fn duplicates(&self) -> u64 {
         self.worked.iter().map(|worked| worked.duplicates).sum()
@@ -43,7 +64,7 @@ impl ResultRow {
 
     /// The delay at a quantile. `None` if too few events arrived.
     pub(crate) fn delay(&self, part: f64) -> Option<Duration> {
-        delay(&self.delays, part)
+        median_delay(&self.delays, part)
     }
 
     /// The throughput relative to another worker, as the median over the rounds.
@@ -60,7 +81,7 @@ pub(crate) struct Retries {
 
 impl Retries {
     pub(crate) fn delay(&self, part: f64) -> Option<Duration> {
-        delay(&self.delays(), part)
+        median_delay(&self.delays(), part)
     }
 
     fn delays(&self) -> Vec<Delays> {
@@ -78,49 +99,41 @@ impl Retries {
     }
 }
 
+/// The handshakes after all endpoints have closed their connections.
+pub(crate) struct Reconnects {
+    pub(crate) scenario: Scenario,
+    pub(crate) worker: Worker,
+    pub(crate) rounds: Vec<ReconnectResult>,
+}
+
+impl Reconnects {
+    pub(crate) fn per_second(&self) -> f64 {
+        median(self.rounds.iter().map(|round| round.per_second))
+    }
+
+    /// The part of the handshakes that resumed a session, from 0 to 1.
+    pub(crate) fn resumed(&self) -> f64 {
+        median(self.rounds.iter().map(|round| round.handshakes.resumed as f64 / round.handshakes.total() as f64))
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Results {
     pub(crate) rows: Vec<ResultRow>,
     pub(crate) retries: Option<Retries>,
-}
-
-/// A performance target.
-pub(crate) struct Target {
-    pub(crate) what: String,
-    /// `None` if too little was delivered to compute it.
-    pub(crate) figure: Option<f64>,
-    pub(crate) bound: Bound,
-}
-
-/// The bound of a target.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Bound {
-    AtLeast(f64),
-    AtMost(f64),
-    MegabytesBelow(f64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TargetResult {
-    Pass,
-    Miss,
-}
-
-impl Target {
-    pub(crate) fn verdict(&self) -> TargetResult {
-        let met = self.figure.is_some_and(|figure| match self.bound {
-            Bound::AtLeast(least) => figure >= least,
-            Bound::AtMost(most) => figure <= most,
-            Bound::MegabytesBelow(limit) => figure < limit,
-        });
-        if met { TargetResult::Pass } else { TargetResult::Miss }
-    }
+    pub(crate) reconnects: Vec<Reconnects>,
 }
 
 impl Results {
     /// The row of a worker in a scenario, if both were run.
     pub(crate) fn row(&self, scenario: Scenario, worker: Worker) -> Option<&ResultRow> {
         self.rows.iter().find(|row| row.scenario == scenario && row.worker == worker)
+    }
+
+    /// The measurement without retries that the one beside retries is compared with.
+    pub(crate) fn beside_retries(&self) -> Option<&ResultRow> {
+        let is_quiet = |row: &&ResultRow| row.scenario.hanging == 0 && row.scenario.transport == Transport::Plain;
+        self.rows.iter().filter(|row| row.worker == Worker::Waypost).rfind(is_quiet)
     }
 
     /// All targets that the scenarios of this run can show.
@@ -130,49 +143,36 @@ impl Results {
         let waypost = || self.rows.iter().filter(|row| row.worker == Worker::Waypost);
         for row in waypost().filter(|row| row.scenario.hanging == 0) {
             let of = row.scenario.name();
-            if let Some(bare) = self.row(row.scenario, Worker::Bare) {
-                let what = format!("{of}: Waypost's deliveries/s ÷ the bare loop's");
-                add(what, Some(row.relative_to(bare)), Bound::AtLeast(0.9));
+            for (worker, least) in speed_targets(row.scenario.transport) {
+                if let Some(other) = self.row(row.scenario, *worker) {
+                    let what = format!("{of}: Waypost's deliveries/s ÷ {}", worker.name());
+                    add(what, Some(row.relative_to(other)), Bound::AtLeast(*least));
+                }
+            }
+            if row.scenario.healthy == 1 && row.scenario.transport == Transport::Plain {
+                let what = format!("{of}: CPU of Waypost for a delivery, in µs");
+                add(what, Some(row.cpu_seconds() * 1e6 / 10_000.0), Bound::AtMost(MAX_CPU_MICROS));
             }
             let Some(hanging) = waypost().find(|other| other.scenario.with_hanging_of(row.scenario)) else { continue };
             let what = format!("{of}: healthy deliveries/s with 10 % hanging ÷ without");
-            add(what, Some(hanging.relative_to(row)), Bound::AtLeast(0.9));
+            add(what, Some(hanging.relative_to(row)), Bound::AtLeast(0.95));
             let what = format!("{of}: p99 of healthy ones with 10 % hanging ÷ without");
             add(what, late_beside(&hanging.delays, &row.delays, 0.99), Bound::AtMost(1.2));
         }
         if let Some(retries) = &self.retries
-            && let Some(quiet) = waypost().rfind(|row| row.scenario.hanging == 0)
+            && let Some(quiet) = self.beside_retries()
         {
             let what = format!("{}: p99 beside {} due retries ÷ without", quiet.scenario.name(), retries.published);
             add(what, late_beside(&retries.delays(), &quiet.delays, 0.99), Bound::AtMost(1.5));
         }
+        for reconnect in self.reconnects.iter().filter(|reconnect| reconnect.worker == Worker::Waypost) {
+            let what =
+                format!("{}: resumed handshakes ÷ all, after all connections were closed", reconnect.scenario.name());
+            add(what, Some(reconnect.resumed()), Bound::AtLeast(0.9));
+        }
         if let Some(most) = waypost().map(ResultRow::peak_memory).max() {
-            add("peak memory of Waypost, in MB".to_owned(), Some(most as f64 / 1e6), Bound::MegabytesBelow(150.0));
+            add("peak memory of Waypost, in MB".to_owned(), Some(most as f64 / 1e6), Bound::Below(150.0));
         }
         targets
-    }
-}
-
-/// The delay relative to others, as the median over the rounds. `None` if too few events arrived.
-fn late_beside(one: &[Delays], other: &[Delays], part: f64) -> Option<f64> {
-    let seconds = |round: &Delays| round.part(part).map_or(f64::INFINITY, |delay| delay.as_secs_f64());
-    let quotients = one.iter().zip(other).map(|(one, other)| seconds(one) / seconds(other));
-    Some(median(quotients)).filter(|quotient| quotient.is_finite())
-}
-
-/// The median over the rounds. A round with too few events counts as the longest.
-fn delay(rounds: &[Delays], part: f64) -> Option<Duration> {
-    let mut delays: Vec<Option<Duration>> = rounds.iter().map(|round| round.part(part)).collect();
-    delays.sort_by_key(|delay| delay.unwrap_or(Duration::MAX));
-    delays.get(delays.len() / 2).copied().flatten()
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    match (figures.len(), figures.len() / 2) {
-        (0, _) => f64::NAN,
-        (length, middle) if length % 2 == 0 => (figures[middle - 1] + figures[middle]) / 2.0,
-        (_, middle) => figures[middle],
     }
 }

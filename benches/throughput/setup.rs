@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use futures_util::StreamExt as _;
 use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
@@ -12,8 +13,9 @@ use tempfile::TempDir;
 use waypost_broker::delay_queues::DelayQueue;
 use waypost_broker::names::Names;
 
-use super::load::{Load, Scenario};
-use super::receiver::Receiver;
+use super::common::certificates::Authority;
+use super::common::load::{Load, Scenario};
+use super::common::receiver::Receiver;
 use super::support::amqp::Message;
 use super::support::{Amqp, Broker, Waypost, unique, wait_until, wait_until_stable};
 use super::workers::Worker;
@@ -50,10 +52,13 @@ enum Process<'a> {
 impl BenchSetup {
     /// Starts the endpoints. Runs Waypost to declare its queues and store the campaigns.
     pub(crate) async fn start(broker: &Broker, scenario: Scenario) -> Self {
-        let receiver = Receiver::start(&scenario.behaviours());
+        let receiver = Receiver::start(&scenario.behaviors(), scenario.transport);
         let load = Load::new(scenario, receiver.urls());
         let (prefix, broker_url) = (unique("throughput"), broker.url());
-        let waypost = Waypost::start(&broker_url, &prefix).await;
+        let authority = receiver.authority().map(|authority| authority.file().display().to_string());
+        let settings: Vec<(&str, &str)> =
+            authority.iter().map(|file| ("WAYPOST_EGRESS__CA_FILE", file.as_str())).collect();
+        let waypost = Waypost::start_with(&broker_url, &prefix, &settings).await;
         let puts = futures_util::stream::iter(load.campaigns())
             .map(async |campaign| drop(waypost.put_campaign(&campaign).await));
         puts.buffer_unordered(CONCURRENT_PUTS).collect::<()>().await;
@@ -89,7 +94,8 @@ impl BenchSetup {
         let messages = (0..retries).map(|number| {
             done();
             let endpoint = usize::try_from(number % endpoints).expect("endpoints fit into memory");
-            Message::raw(self.load.retry(number, endpoint)).key(&queue)
+            let due = Utc::now() - TimeDelta::seconds(1);
+            Message::raw(self.load.waiting(number, endpoint, 1, due)).key(&queue)
         });
         self.amqp.publish("", messages).await;
     }
@@ -100,6 +106,9 @@ impl BenchSetup {
             return RunningWorker { pid: self.waypost.pid(), process: Process::Waypost(&self.waypost) };
         };
         program.arg(&self.broker_url).arg(self.names.events()).arg(self.webhooks_file());
+        if let Some(authority) = self.receiver.authority() {
+            program.envs(Authority::environment(&authority.file()));
+        }
         // The worker ends when its standard input closes, at the latest when this process ends.
         let child = program.stdin(Stdio::piped()).spawn().expect("the worker starts");
         RunningWorker { pid: child.id(), process: Process::Child(child) }

@@ -1,15 +1,16 @@
 //! The load: campaigns like those of the documentation, each with a webhook at its own endpoint, and events that fire
 //! it.
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use indicatif::HumanCount;
 use serde_json::{Map, Value, json};
+use waypost_core::campaign::Target;
 use waypost_core::document;
 use waypost_core::egress::HttpUrls;
 use waypost_core::outcome::Cause;
 use waypost_core::{Attempt, Delivery, event, resolve, timestamp};
 
-use super::receiver::{EndpointBehavior, RETRY};
+use super::receiver::{EndpointBehavior, Transport, WAITING};
 
 /// One of this number of events goes to a hanging endpoint, if there are any.
 const HANGING_EVERY: u64 = 10;
@@ -19,15 +20,17 @@ const HANGING_EVERY: u64 = 10;
 pub(crate) struct Scenario {
     pub(crate) healthy: usize,
     pub(crate) hanging: usize,
+    pub(crate) transport: Transport,
 }
 
 impl Scenario {
     /// `1,000 endpoints, 10 % hanging`: the percentage of events that go to hanging endpoints.
     pub(crate) fn name(self) -> String {
         let hang = if self.hanging == 0 { "" } else { ", 10 % hanging" };
+        let tls = if self.transport == Transport::Plain { "" } else { ", TLS" };
         match self.healthy + self.hanging {
-            1 | 2 => format!("1 endpoint{hang}"),
-            more => format!("{} endpoints{hang}", HumanCount(more as u64)),
+            1 | 2 => format!("1 endpoint{hang}{tls}"),
+            more => format!("{} endpoints{hang}{tls}", HumanCount(more as u64)),
         }
     }
 
@@ -35,11 +38,12 @@ impl Scenario {
     pub(crate) fn with_hanging_of(self, other: Self) -> bool {
         self.hanging > 0
             && other.hanging == 0
+            && self.transport == other.transport
             && (self.healthy == other.healthy || self.healthy + self.hanging == other.healthy)
     }
 
     /// The endpoints, the healthy ones first.
-    pub(crate) fn behaviours(self) -> Vec<EndpointBehavior> {
+    pub(crate) fn behaviors(self) -> Vec<EndpointBehavior> {
         let healthy = std::iter::repeat_n(EndpointBehavior::Healthy, self.healthy);
         healthy.chain(std::iter::repeat_n(EndpointBehavior::Hanging, self.hanging)).collect()
     }
@@ -65,6 +69,8 @@ impl Scenario {
 pub(crate) struct Load {
     scenario: Scenario,
     urls: Vec<String>,
+    /// The webhook of each campaign.
+    targets: Vec<Target>,
 }
 
 /// A step event in its published form.
@@ -77,7 +83,8 @@ pub(crate) struct Published {
 impl Load {
     /// Creates campaigns for endpoints at these URLs.
     pub(crate) fn new(scenario: Scenario, urls: &[String]) -> Self {
-        Self { scenario, urls: urls.to_vec() }
+        let targets = urls.iter().enumerate().map(|(number, url)| target(number, url)).collect();
+        Self { scenario, urls: urls.to_vec(), targets }
     }
 
     pub(crate) fn campaigns(&self) -> impl Iterator<Item = Value> + '_ {
@@ -100,30 +107,45 @@ impl Load {
         Published { key, body: body.into_bytes() }
     }
 
-    /// A delivery in the retries queue: its first attempt was answered with 503, and it is due again.
-    pub(crate) fn retry(&self, number: u64, endpoint: usize) -> Vec<u8> {
-        let (id, now) = (campaign_id(endpoint), Utc::now());
+    /// A delivery in the form in which it waits: its last attempt was answered with 503, and it is due at a time.
+    /// `attempts` of 0 means that it was parked before its first attempt.
+    pub(crate) fn waiting(&self, number: u64, endpoint: usize, attempts: u32, due: DateTime<Utc>) -> Vec<u8> {
+        let (id, began) = (campaign_id(endpoint), Utc::now() - TimeDelta::seconds(60));
         let event = json!({
             "campaignId": id, "label": "Welcome Message", "phoneNumber": format!("+1556{number:07}"),
-            "date": timestamp::text(&(now - TimeDelta::seconds(60))), "response": format!("{RETRY} 0"),
-            "option": "Offers", "keyword": 4, "eventId": format!("retry-{number}"),
+            "date": timestamp::text(&began), "response": format!("{WAITING} {number}"),
+            "option": "Offers", "keyword": 4, "eventId": format!("waiting-{number}"),
         });
         let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
-        let document = campaign(endpoint, &self.urls[endpoint]).to_string();
-        let campaign = document::read(document.as_bytes(), HttpUrls::Allowed, None).expect("a campaign");
-        let target = resolve::resolve(&campaign, &event).remove(0);
-        let mut delivery = Delivery::new(event, target, None);
-        delivery.record(Attempt {
-            at: now - TimeDelta::seconds(59),
-            duration_ms: 3,
-            status: Some(503),
-            cause: Cause::Status5xx,
-            error: None,
-            answer: Some("maintenance".to_owned()),
-        });
-        delivery.wait_until(now - TimeDelta::seconds(1));
+        let mut delivery = Delivery::new(event, self.targets[endpoint].clone(), None);
+        for attempt in 0..attempts {
+            delivery.record(Attempt {
+                at: began + TimeDelta::seconds(i64::from(attempt)),
+                duration_ms: 3,
+                status: Some(503),
+                cause: Cause::Status5xx,
+                error: None,
+                answer: Some("maintenance".to_owned()),
+            });
+        }
+        if attempts == 0 {
+            delivery.parked_at = Some(began);
+        }
+        delivery.wait_until(due);
         serde_json::to_vec(&delivery).expect("a delivery is JSON")
     }
+}
+
+/// The webhook that the events of a campaign fire.
+fn target(number: usize, url: &str) -> Target {
+    let document = campaign(number, url).to_string();
+    let campaign = document::read(document.as_bytes(), HttpUrls::Allowed, None).expect("a campaign");
+    let event = json!({
+        "campaignId": campaign_id(number), "label": "Welcome Message", "phoneNumber": "+15550000000",
+        "date": "2024-06-18T23:26:14Z", "option": "Offers", "keyword": 4, "eventId": "event",
+    });
+    let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
+    resolve::resolve(&campaign, &event).remove(0)
 }
 
 fn campaign_id(number: usize) -> String {
