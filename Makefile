@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Cargo's output folder.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test versions screenshots ci fmt lint doc book deny bench bench-quick steps backlog dead-letters outage chaos drill contract fuzz image image-test clean tools rustfmt clippy
+.PHONY: help demo serve test versions screenshots ci fmt lint doc book deny bench bench-quick steps backlog dead-letters outage soak chaos drill contract fuzz image image-test clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,10 @@ dead-letters: tools ## Measure a worker with a million dead letters (ARGS=100000
 outage: tools ## Measure how fast 500,000 deliveries are made up for after an outage (ARGS="--deliveries 20000")
 	scripts/install-rabbitmq
 	ulimit -n "$$(ulimit -H -n)" && cargo bench --profile release --locked --bench outage -- $(ARGS)
+
+soak: tools ## Run a worker for an hour, and fail if its memory, files or store grow (ARGS="--minutes 5 --rate 200")
+	scripts/install-rabbitmq
+	ulimit -n "$$(ulimit -H -n)" && cargo bench --profile release --locked --bench soak -- $(ARGS)
 
 chaos: tools ## Inject faults into a cluster and account for every event (ARGS="--seed 7 --minutes 10 --rate 60 --tls" RABBITMQ=4.3)
 	scripts/install-rabbitmq

@@ -192,6 +192,11 @@ impl Broker {
         self.wait_for_exit().await;
     }
 
+    /// The folder of the node's queues and streams.
+    pub(crate) fn data_path(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// The log of the node since its first start. Erlang may write bytes that are not UTF-8.
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read(self.folder.join("log")).expect("the log of the node");
