@@ -9,6 +9,9 @@ ARG RUNTIME=gcr.io/distroless/cc-debian12:nonroot
 FROM ${RUNTIME} AS runtime
 
 FROM ${RUST} AS build
+# jemalloc is built with make. The version does not matter.
+# hadolint ignore=DL3008
+RUN command -v make || { apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*; }
 WORKDIR /build
 # .dockerignore admits only what the build needs.
 COPY . .

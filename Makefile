@@ -11,12 +11,12 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: tools ## Run the demo on a real broker (ARGS="--events 10000 --stay")
-	cargo build --release --locked
-	scripts/with-broker $(BUILT)/release/waypost demo $(ARGS)
+	cargo build --profile quick --locked
+	scripts/with-broker $(BUILT)/quick/waypost demo $(ARGS)
 
 serve: tools ## Run a worker on an existing broker or a private one (ARGS="--set http.listen=127.0.0.1:9090")
-	cargo build --release --locked
-	scripts/with-broker $(BUILT)/release/waypost serve $(ARGS)
+	cargo build --profile quick --locked
+	scripts/with-broker $(BUILT)/quick/waypost serve $(ARGS)
 
 # Uses cargo-nextest if it is installed: unit tests run beside integration tests, with four tests at a time (.config/nextest.toml).
 # RABBITMQ is 3.10, 4.0, 4.3 or installed. The default is 4.3, or the installed version if 4.3 can't be prepared (scripts/rabbitmq-version).

@@ -28,8 +28,8 @@ pub enum DeadLetterRecord {
     Erase(Erase),
     /// A replay was created. It claims its letters when the record is applied.
     ///
-    /// Serialized as `replayByIdentity` if [`LetterFilter::has_conditions_unknown_before_2026_11_30`] is true. Older workers skip such a record,
-    /// because they would also replay letters that the filter excludes.
+    /// Serialized as `replayByIdentity` if [`LetterFilter::has_identity_conditions`] is true. Older workers skip such a
+    /// record, because they would also replay letters that the filter excludes.
     #[serde(alias = "replayByIdentity")]
     Replay(Box<Replay>),
     /// A replay has sent letters.
@@ -144,9 +144,7 @@ impl DeadLetterRecord {
     /// Never, because all keys are strings.
     pub fn encode(self) -> Result<Vec<u8>, serde_json::Error> {
         match self {
-            Self::Replay(replay)
-                if replay.filter.as_ref().is_some_and(LetterFilter::has_conditions_unknown_before_2026_11_30) =>
-            {
+            Self::Replay(replay) if replay.filter.as_ref().is_some_and(LetterFilter::has_identity_conditions) => {
                 serde_json::to_vec(&Envelope { record: RenamedRecord::ReplayByIdentity(replay) })
             }
             record => serde_json::to_vec(&Envelope { record }),

@@ -131,9 +131,9 @@ impl LetterFilter {
         Self { phone_number: self.phone_number.as_ref().map(|_| MASK.to_owned()), ..self.clone() }
     }
 
-    /// Tells if the filter has a condition that versions before 2026-11-30 do not know. They would ignore it and select
-    /// more letters.
-    pub fn has_conditions_unknown_before_2026_11_30(&self) -> bool {
+    /// Whether the filter selects by person, event, delivery or endpoint. Version 0.1 ignores these conditions, and would
+    /// select more letters.
+    pub fn has_identity_conditions(&self) -> bool {
         self.phone_number.is_some() || self.event_id.is_some() || self.delivery_id.is_some() || self.endpoint.is_some()
     }
 
