@@ -24,7 +24,11 @@ impl Config {
         Self::load_from(Path::new("."), file, environment, overrides)
     }
 
-    pub(super) fn load_from(
+    /// Like [`load`](Self::load), with `environment`, and with the default file in `folder`.
+    ///
+    /// # Errors
+    /// All errors at once.
+    pub fn load_from(
         folder: &Path,
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,

@@ -4,10 +4,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::auth_test_app::{AuthTestApp, ROLES};
 use crate::support::json::{only_of, webhook_id, webhook_mut};
-use crate::support::waypost::{Problem, Reply};
+use crate::support::reply::{Problem, Reply};
 use crate::support::{Broker, DEFAULT_TIMEOUT, Waypost, unique, wait_until};
+use crate::test_app::{ROLES, TestApp};
 use crate::test_app::{example_campaign, step_event};
 
 /// The OpenAPI document of a worker.
@@ -37,7 +37,7 @@ fn role_of(operation: &Value) -> &str {
 }
 
 impl Document {
-    pub(crate) async fn of(app: &AuthTestApp) -> Self {
+    pub(crate) async fn of(app: &TestApp) -> Self {
         let reply = app.get_as("viewer", "/v1/openapi.json").await;
         assert_eq!(reply.status, 200, "{reply:?}");
         Self(reply.json())
@@ -86,7 +86,7 @@ impl Document {
 
 #[tokio::test]
 async fn every_documented_operation_is_served() {
-    let app = AuthTestApp::start("api").await;
+    let app = TestApp::builder().tokens().without_campaign().start().await;
     let document = Document::of(&app).await;
     let operations = document.operations();
     assert!(operations.len() >= 11, "{}", operations.len());
@@ -109,7 +109,7 @@ async fn every_documented_operation_is_served() {
 
 #[tokio::test]
 async fn every_operation_requires_its_role() {
-    let app = AuthTestApp::start("api").await;
+    let app = TestApp::builder().tokens().without_campaign().start().await;
     let document = Document::of(&app).await;
     for operation in document.operations() {
         let Operation { method, template, role: least, id } = &operation;
@@ -142,7 +142,7 @@ async fn every_operation_requires_its_role() {
 
 #[tokio::test]
 async fn responses_match_the_openapi_document() {
-    let app = AuthTestApp::start("api").await;
+    let app = TestApp::builder().tokens().without_campaign().start().await;
     let document = Document::of(&app).await;
     let check = |operation: &str, status: u16, reply: Reply| {
         assert_eq!(reply.status, status, "{operation}: {reply:?}");
@@ -188,7 +188,7 @@ async fn responses_match_the_openapi_document() {
 
 #[tokio::test]
 async fn invalid_input_is_refused_with_its_path() {
-    let app = AuthTestApp::start("api").await;
+    let app = TestApp::builder().tokens().without_campaign().start().await;
     let put = app.put_campaign(&example_campaign(&app.receiver)).await.json();
     let id = webhook_id(&put, "Offers", None).to_owned();
     for (query, words) in [
@@ -244,7 +244,7 @@ async fn invalid_input_is_refused_with_its_path() {
 }
 
 /// The audit lines so far: name, role, action and status.
-fn audited(app: &AuthTestApp) -> Vec<Value> {
+fn audited(app: &TestApp) -> Vec<Value> {
     let lines = app.waypost.log_lines().into_iter().filter(|line| line.contains("waypost::audit"));
     let line = |line: String| {
         let line: Value = serde_json::from_str(&line).expect("a line of JSON");
@@ -257,7 +257,7 @@ fn audited(app: &AuthTestApp) -> Vec<Value> {
 
 #[tokio::test]
 async fn every_write_request_is_audited() {
-    let app = AuthTestApp::start("api").await;
+    let app = TestApp::builder().process().tokens().without_campaign().start().await;
     let put = app.put_campaign(&example_campaign(&app.receiver)).await.json();
     let id = webhook_id(&put, "Offers", None).to_owned();
     let campaign_path = "/v1/campaigns/13010";

@@ -59,10 +59,10 @@ async fn a_delivery_lost_on_the_connection_is_recovered() {
         &[step_event().keyword(3).id("before").json(), step_event().keyword(3).id("the lost one").json()],
     )
     .await;
-    receiver.wait_until(|requests| requests.len() == 1).await;
+    receiver.expect_any().await;
     wait_until("the loss", DEFAULT_TIMEOUT, async || proxy.has_lost().then_some(())).await;
     // No other message makes the broker notice that the worker missed one.
-    receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == 2).await;
+    receiver.expect_any().times(2).within(SLOW_TIMEOUT).await;
     assert_eq!(receiver.requests_by_webhook_id().len(), 2, "each once");
     waypost.wait_for_metric("waypost_messages_recovered_total", 1.0).await;
     wait_until("an empty queue", SLOW_TIMEOUT, async || {
@@ -74,7 +74,7 @@ async fn a_delivery_lost_on_the_connection_is_recovered() {
 #[tokio::test]
 async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
     let (broker, _) = Broker::private_configured(|_| "max_message_size = 100000\n".to_owned()).await;
-    let app = TestApp::start_on(&broker.url(), "life", &[]).await;
+    let app = TestApp::builder().broker(&broker.url()).start().await;
     let unreadable = Message::raw(vec![b'x'; 100_000]).id("large");
     app.amqp
         .publish(
@@ -82,7 +82,7 @@ async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
             [unreadable, Message::event(&step_event().keyword(3).id("small").json())],
         )
         .await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     let letters = app.waypost.wait_for_letters("reason=malformed", 1).await;
     let letter = app.waypost.letter(&ids(&letters)[0]).await;
     assert_eq!((text_field(&letter, "messageId"), letter.get("body")), ("large", None), "{letter:#}");
@@ -92,7 +92,7 @@ async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
 #[tokio::test]
 async fn a_removed_message_whose_letter_is_above_the_brokers_limit_is_kept_without_its_body() {
     let (broker, _) = Broker::private_configured(|_| "max_message_size = 100000\n".to_owned()).await;
-    let app = TestApp::start_on(&broker.url(), "life", &[]).await;
+    let app = TestApp::builder().process().broker(&broker.url()).start().await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
     let events = format!("{}.events", app.prefix);
@@ -131,14 +131,14 @@ async fn a_stream_record_lost_on_the_connection_is_read_again() {
 #[tokio::test]
 async fn a_broker_killed_with_events_in_flight_loses_none() {
     let broker = Broker::private().await;
-    let app = TestApp::start_on(&broker.url(), "life", &[]).await;
+    let app = TestApp::builder().broker(&broker.url()).start().await;
     app.receiver.reply_with("/agent", |_, earlier| {
         let answer = if earlier % 10 == 0 { Answer::status(500) } else { Answer::ok() };
         answer.after(Duration::from_millis(50))
     });
     let events = events_with_keyword(3_000, 3);
     app.amqp.publish_events(&app.prefix, &events).await;
-    app.receiver.wait_until(|requests| requests.len() > 500).await;
+    app.receiver.expect_any().at_least(501).await;
     broker.kill().await;
     let unready = wait_until("the probe to report it", Duration::from_secs(30), async || {
         let reply = app.waypost.get("/readyz").await;
@@ -154,7 +154,7 @@ async fn a_broker_killed_with_events_in_flight_loses_none() {
 async fn repeatedly_cut_connections_lose_nothing() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
+    let app = TestApp::builder().broker(&proxy.amqp_url()).start().await;
     app.receiver.reply_with("/agent", |_, earlier| {
         let answer = if earlier % 7 == 0 { Answer::status(500) } else { Answer::ok() };
         answer.after(Duration::from_millis(20))
@@ -162,7 +162,7 @@ async fn repeatedly_cut_connections_lose_nothing() {
     let events = events_with_keyword(2_000, 3);
     Amqp::connect(&broker.url()).await.publish_events(&app.prefix, &events).await;
     for so_far in [100, 500, 1_000] {
-        app.receiver.wait_until(|requests| requests.len() > so_far).await;
+        app.receiver.expect_any().at_least(so_far + 1).await;
         proxy.cut();
     }
     wait_until_all_delivered(&app.receiver, events.len()).await;
@@ -173,7 +173,7 @@ async fn repeatedly_cut_connections_lose_nothing() {
 async fn a_change_that_is_refused_anyway_does_not_wait_for_the_broker() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
+    let app = TestApp::builder().broker(&proxy.amqp_url()).start().await;
     proxy.refuse();
     wait_until("the worker to lose its connection", SLOW_TIMEOUT, async || {
         (app.waypost.metric("waypost_broker_connected").await == 0.0).then_some(())
@@ -191,7 +191,7 @@ async fn a_change_that_is_refused_anyway_does_not_wait_for_the_broker() {
 async fn a_silent_connection_is_closed() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
+    let app = TestApp::builder().broker(&proxy.amqp_url()).start().await;
     proxy.stall();
     // Two missed heartbeats of ten seconds.
     wait_until("the probe to report it", SLOW_TIMEOUT, async || {
@@ -207,17 +207,17 @@ async fn a_silent_connection_is_closed() {
     proxy.cut();
     app.waypost.wait_until_ready().await;
     Amqp::connect(&broker.url()).await.publish_event(&app.prefix, &step_event().keyword(3).id("after").json()).await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
 }
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_stalled_connection() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[("WAYPOST_SHUTDOWN__GRACE", "1s")]).await;
+    let app = TestApp::builder().process().broker(&proxy.amqp_url()).set("shutdown.grace", "1s").start().await;
     app.receiver.reply("/agent", Answer::never());
     Amqp::connect(&broker.url()).await.publish_event(&app.prefix, &step_event().keyword(3).id("in hand").json()).await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     proxy.stall();
     app.waypost.terminate();
     // The grace period and six seconds for closing. After 20 s, two missed heartbeats would close the connection.
@@ -228,7 +228,7 @@ async fn a_stop_does_not_wait_for_a_stalled_connection() {
 async fn while_publishing_is_blocked_deliveries_continue_and_failures_wait() {
     let broker = Broker::private().await;
     // Enough concurrency that no fast delivery is parked.
-    let app = TestApp::start_on(&broker.url(), "life", &[("WAYPOST_ENDPOINT__MAX_CONCURRENCY", "1000")]).await;
+    let app = TestApp::builder().broker(&broker.url()).set("endpoint.maxConcurrency", 1000).start().await;
     // These requests fail after the alarm, because a connection is blocked at its first message after it. Their
     // endpoint is unknown, so it receives no more than this number of concurrent requests.
     const FAILING: usize = 8;
@@ -258,14 +258,14 @@ async fn while_publishing_is_blocked_deliveries_continue_and_failures_wait() {
     };
     wait_until("the probe to report it", SLOW_TIMEOUT, blocked).await;
 
-    app.receiver.wait_until(|requests| requests.len() == events.len()).await;
+    app.receiver.expect_any().times(events.len()).await;
     assert_eq!(late.requests().len(), FAILING, "retries wait for the broker");
     assert!(blocked().await.is_some());
     assert_eq!(app.waypost.metric("waypost_publisher{link=\"blocked\"}").await, 1.0);
 
     broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
-    late.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == 2 * FAILING).await;
-    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == events.len()).await;
+    late.expect_any().times(2 * FAILING).within(SLOW_TIMEOUT).await;
+    app.receiver.expect_any().times(events.len()).within(SLOW_TIMEOUT).await;
     app.waypost.wait_until_ready().await;
     let delivered = (events.len() + FAILING) as f64;
     app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", delivered).await;
@@ -294,33 +294,33 @@ async fn a_queue_with_other_arguments_is_reported_at_startup() {
 
 #[tokio::test]
 async fn a_deleted_queue_is_declared_again_without_losing_its_message() {
-    let app = TestApp::start("life", &[]).await;
-    app.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    let app = TestApp::start().await;
+    app.receiver.reply("/offers", [500, 200]);
     let rung = format!("{}.delay.1", app.prefix);
     let channel = app.amqp.channel().await;
     channel.queue_delete(rung.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
     app.publish(step_event().keyword(4).id("e-1")).await;
-    app.receiver.wait_until(|requests| requests.len() == 2).await;
+    app.receiver.expect("/offers").times(2).same_webhook_id().await;
     assert_eq!(app.amqp.depth(&rung).await, Some(0));
 }
 
 #[tokio::test]
 async fn a_consumer_cancelled_by_the_broker_is_replaced() {
-    let app = TestApp::start("life", &[]).await;
+    let app = TestApp::start().await;
     let queue = format!("{}.events", app.prefix);
     let channel = app.amqp.channel().await;
     channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
     wait_until("the queue to be declared again", SLOW_TIMEOUT, async || app.amqp.depth(&queue).await).await;
     app.waypost.wait_until_ready().await;
     app.publish(step_event().keyword(3).id("after")).await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
 }
 
 #[tokio::test]
 async fn reconnecting_leaves_one_consumer_to_a_queue() {
     let broker = Broker::shared().await;
     let proxy = Proxy::start(broker.port());
-    let app = TestApp::start_on(&proxy.amqp_url(), "life", &[]).await;
+    let app = TestApp::builder().broker(&proxy.amqp_url()).start().await;
     for _ in 0..3 {
         proxy.cut();
         wait_until("the worker to lose its connection", SLOW_TIMEOUT, async || {
@@ -338,13 +338,13 @@ async fn reconnecting_leaves_one_consumer_to_a_queue() {
     assert_eq!((windows("events").await, windows("retries").await), (vec![16], vec![16]));
     // Events are small.
     Amqp::connect(&broker.url()).await.publish_events(&app.prefix, &events_with_keyword(20, 3)).await;
-    app.receiver.wait_until(|requests| requests.len() == 20).await;
+    app.receiver.expect_any().times(20).await;
     wait_until("the whole window", DEFAULT_TIMEOUT, async || (windows("events").await == [1000]).then_some(())).await;
 }
 
 #[tokio::test]
 async fn two_workers_share_the_events() {
-    let app = TestApp::start("life", &[]).await;
+    let app = TestApp::start().await;
     let broker = Broker::shared().await;
     let second = Waypost::start_with(&broker.url(), &app.prefix, &FAST_RETRIES).await;
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(20)));

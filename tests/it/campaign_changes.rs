@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::amqp::Record;
 use crate::support::json::{find_by, items_of, section_mut, webhook, webhook_id, webhook_mut};
-use crate::support::waypost::Reply;
+use crate::support::reply::Reply;
 use crate::support::{Amqp, Broker, DEFAULT_TIMEOUT, Message, Receiver, Waypost, unique, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, bearer_token, token_settings};
 
@@ -17,13 +17,13 @@ const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
 /// Starts a worker with a unique prefix on the shared broker.
 async fn start_worker() -> Waypost {
-    Waypost::start(&Broker::shared().await.url(), &unique("configuration")).await
+    Waypost::start_in_thread(&Broker::shared().await.url(), &unique("configuration"), &[]).await
 }
 
 /// Starts two workers with the same prefix.
 async fn start_two_workers() -> (Waypost, Waypost) {
     let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
-    tokio::join!(Waypost::start(&url, &prefix), Waypost::start(&url, &prefix))
+    tokio::join!(Waypost::start_in_thread(&url, &prefix, &[]), Waypost::start_in_thread(&url, &prefix, &[]))
 }
 
 /// A campaign with a section's webhook and two webhooks of menu entries.
@@ -286,7 +286,7 @@ async fn a_document_is_limited_to_one_mebibyte() {
 #[tokio::test]
 async fn plain_http_is_refused_unless_the_settings_allow_it() {
     let settings = [("WAYPOST_EGRESS__ALLOW_HTTP", "false")];
-    let waypost = Waypost::start_with(&Broker::shared().await.url(), &unique("configuration"), &settings).await;
+    let waypost = Waypost::start_in_thread(&Broker::shared().await.url(), &unique("configuration"), &settings).await;
     let mut document = some_campaign("c");
     webhook_mut(&mut document, "Ask", 2)["url"] = "http://example.com/hook".into();
     let refused = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&document)).await;
@@ -412,11 +412,11 @@ async fn an_event_is_resolved_with_the_latest_change() {
     let (before, after) = (Receiver::start(), Receiver::start());
     waypost.put_campaign(&campaign("c", &before.url("/"))).await;
     amqp.publish_event(&prefix, &event("c", "1")).await;
-    before.wait_until(|requests| requests.len() == 2).await;
+    before.expect_any().times(2).await;
 
     waypost.put_campaign(&campaign("c", &after.url("/"))).await;
     amqp.publish_event(&prefix, &event("c", "2")).await;
-    after.wait_until(|requests| requests.len() == 2).await;
+    after.expect_any().times(2).await;
     assert_eq!(delete(&waypost, "/v1/campaigns/c").await.status, 204);
     amqp.publish_event(&prefix, &event("c", "3")).await;
     waypost.wait_for_metric("waypost_events_total{result=\"no_webhook\"}", 1.0).await;
@@ -501,7 +501,7 @@ async fn a_new_worker_reads_the_whole_log_before_it_delivers() {
 
 #[tokio::test]
 async fn a_damaged_store_is_moved_aside_and_rebuilt() {
-    let waypost = start_worker().await;
+    let waypost = Waypost::start(&Broker::shared().await.url(), &unique("configuration")).await;
     let created = waypost.put_campaign(&some_campaign("c")).await;
     waypost.terminate();
     assert!(waypost.wait_for_exit().await.success());

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::json::{only, section_mut, webhook_mut};
-use crate::support::{Amqp, Answer, Broker, DEFAULT_TIMEOUT, Message, Receiver, Waypost, unique, wait_until};
+use crate::support::{Amqp, Broker, DEFAULT_TIMEOUT, Message, Receiver, Waypost, unique, wait_until};
 use crate::test_app::SLOW_TIMEOUT;
 
 /// The segment size of a stream under [`trim_campaigns_stream`], and the bytes that the stream keeps.
@@ -184,7 +184,7 @@ async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
     let third = Waypost::start(&url, &prefix).await;
     assert_eq!(third.get("/v1/campaigns/c").await.headers["etag"], changed.headers["etag"]);
     amqp.publish_event(&prefix, &event("c", "3")).await;
-    let requests = receiver.wait_until(|requests| requests.len() == 3).await;
+    let requests = receiver.expect_any().times(3).await;
     assert_eq!(requests.iter().filter(|request| request.path() == "/changed").count(), 1, "{requests:?}");
     assert_eq!((events_without_webhook(&new).await, events_without_webhook(&third).await), (0.0, 0.0));
 }
@@ -217,7 +217,7 @@ async fn a_restore_from_a_stale_worker_takes_nothing_from_a_ready_one() {
     let events: Vec<Value> =
         (0..20).map(|number| event(if number % 2 == 0 { "c" } else { "late" }, &number.to_string())).collect();
     amqp.publish_events(&prefix, &events).await;
-    let requests = receiver.wait_until(|requests| requests.len() == events.len()).await;
+    let requests = receiver.expect_any().times(events.len()).await;
     assert!(requests.iter().all(|request| request.path() == "/"), "{requests:?}");
     assert_eq!((events_without_webhook(&ready).await, events_without_webhook(&stale).await), (0.0, 0.0));
     // A new worker has the same campaigns.
@@ -299,7 +299,7 @@ async fn a_log_deleted_while_workers_are_stopped_is_restored_from_a_store() {
     tokio::join!(old.wait_until_ready(), new.wait_until_ready());
     assert_eq!(campaigns(&old).await, campaigns(&new).await);
     assert_eq!(old.get("/v1/campaigns/c").await.json(), put.json(), "the webhook keeps its id");
-    let requests = receiver.wait_until(|requests| requests.len() == 2).await;
+    let requests = receiver.expect_any().times(2).await;
     assert_eq!(requests.len(), 2);
     assert_eq!((events_without_webhook(&old).await, events_without_webhook(&new).await), (0.0, 0.0));
     let page = old.get("/v1/configuration").await.json();
@@ -335,7 +335,7 @@ async fn a_log_deleted_under_running_workers_is_restored_by_several_at_once() {
         (campaigns(&first).await == campaigns(&second).await && campaigns(&first).await.len() == 3).then_some(())
     })
     .await;
-    receiver.wait_until(|requests| requests.len() == 1).await;
+    receiver.expect_any().await;
     assert_eq!(events_without_webhook(&first).await + events_without_webhook(&second).await, 0.0);
     // A new worker has the same campaigns.
     let third = Waypost::start(&url, &prefix).await;
@@ -356,7 +356,7 @@ async fn a_worker_that_took_the_new_log_for_a_first_installation_is_stopped() {
     wait_for_waiting_events(&amqp, &prefix, 1).await;
     restore(&old).await;
     tokio::join!(old.wait_until_ready(), new.wait_until_ready());
-    receiver.wait_until(|requests| requests.len() == 1).await;
+    receiver.expect_any().await;
     assert_eq!(events_without_webhook(&new).await, 0.0);
 }
 
@@ -413,7 +413,7 @@ async fn accept_empty_shows_what_is_lost_first() {
     let applied = old.cli(&["campaigns", "apply", line["kept"].as_str().expect("a file")]).await;
     assert_eq!(applied.code, Some(0), "{applied:?}");
     amqp.publish_event(&prefix, &event("c", "1")).await;
-    receiver.wait_until(|requests| requests.len() == 1).await;
+    receiver.expect_any().await;
     // The decision applies after restarts and to new workers.
     stop(&old).await;
     old.restart().await;
@@ -425,7 +425,7 @@ async fn accept_empty_shows_what_is_lost_first() {
 #[tokio::test]
 async fn waiting_deliveries_prove_that_the_log_was_lost() {
     let (url, prefix, receiver) = (Broker::shared().await.url(), unique("lost"), Receiver::start());
-    receiver.reply("/", Answer::status(500));
+    receiver.reply("/", 500);
     let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
     old.put_campaign(&campaign("c", &receiver.url("/"))).await;
     amqp.publish_event(&prefix, &event("c", "1")).await;

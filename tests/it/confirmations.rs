@@ -98,7 +98,7 @@ impl Drop for Terminal {
 
 #[tokio::test]
 async fn a_discard_needs_confirmation() {
-    let app = TestApp::start("confirm", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 3).await;
     let discard = ["dead-letters", "discard", "--campaign", "13010", "--because", "a test"];
     // Enter, another word, Ctrl-D, Ctrl-C.
@@ -125,7 +125,7 @@ async fn a_discard_needs_confirmation() {
 
 #[tokio::test]
 async fn erase_cancel_and_delete_need_confirmation() {
-    let app = TestApp::start("confirm", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 3).await;
     let id = app.waypost.create_replay(&serde_json::json!({ "filter": {}, "ratePerSecond": 0.01 })).await;
     let commands: [(&[&str], &str); 2] = [

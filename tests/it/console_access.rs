@@ -9,14 +9,14 @@ use crate::support::browser::{Browser, button, field};
 
 const ACCEPT_HTML: (&str, &str) = ("accept", "text/html");
 
-async fn get(waypost: &Waypost, path: &str, headers: &[(&str, &str)]) -> crate::support::waypost::Reply {
+async fn get(waypost: &Waypost, path: &str, headers: &[(&str, &str)]) -> crate::support::reply::Reply {
     waypost.send_with(Method::GET, path, headers, String::new()).await
 }
 
 /// Nothing is shown without a token. A token starts a session, and a logout ends it.
 #[tokio::test]
 async fn a_session_begins_and_ends() {
-    let mut app = TestApp::start_with_tokens("access").await;
+    let mut app = TestApp::builder().tokens().start().await;
     app.waypost.authenticate("");
     let asked = get(&app.waypost, "/campaigns/13010?saved=x", &[ACCEPT_HTML]).await;
     assert_eq!((asked.status, &*asked.headers["location"]), (303, "/login?next=%2Fcampaigns%2F13010%3Fsaved%3Dx"));
@@ -39,7 +39,7 @@ async fn a_session_begins_and_ends() {
 /// A form needs the session's form token, our own origin and the required role.
 #[tokio::test]
 async fn cross_site_forms_are_refused() {
-    let app = TestApp::start("access", &[]).await;
+    let app = TestApp::start().await;
     let page = get(&app.waypost, "/new-campaign", &[ACCEPT_HTML]).await;
     assert_eq!(page.status, 200);
     let cookie = page.headers["set-cookie"].split(';').next().expect("a cookie").to_owned();
@@ -68,7 +68,7 @@ async fn cross_site_forms_are_refused() {
 /// Each page checks the role. A session is not valid for the API.
 #[tokio::test]
 async fn pages_require_their_role() {
-    let app = TestApp::start_with_tokens("access").await;
+    let app = TestApp::builder().tokens().start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, "viewer", "/campaigns").await;
     browser.open("/new-campaign").await;
@@ -82,7 +82,7 @@ async fn pages_require_their_role() {
 /// Every page has security headers, such as a content security policy that forbids external resources.
 #[tokio::test]
 async fn pages_have_security_headers() {
-    let app = TestApp::start("access", &[]).await;
+    let app = TestApp::start().await;
     for path in ["/campaigns", "/campaigns/13010", "/nothing-here", "/login"] {
         let page = get(&app.waypost, path, &[ACCEPT_HTML]).await;
         let policy = &page.headers["content-security-policy"];

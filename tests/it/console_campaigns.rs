@@ -15,7 +15,7 @@ use crate::support::{Answer, Broker, DEFAULT_TIMEOUT, Receiver, Waypost, unique,
 /// Starts a worker without campaigns, and a browser at its console.
 async fn empty_console() -> (String, Waypost, Browser) {
     let (broker, prefix) = (Broker::shared().await, unique("console"));
-    let waypost = Waypost::start(&broker.url(), &prefix).await;
+    let waypost = Waypost::start_in_thread(&broker.url(), &prefix, &[]).await;
     let browser = Browser::start(&waypost.url("")).await;
     (prefix, waypost, browser)
 }
@@ -137,7 +137,7 @@ async fn the_example_campaign_can_be_built_by_keyboard() {
     });
     let events: Vec<Value> = events.collect();
     amqp.publish_events(&prefix, &events).await;
-    let requests = receiver.wait_until(|requests| requests.len() >= 3).await;
+    let requests = receiver.expect_any().at_least(3).await;
     let of = |path: &str| -> Vec<&Request> { requests.iter().filter(|request| request.path() == path).collect() };
     let [agent, offers, survey] = ["/agent", "/offers", "/survey"].map(|path| {
         let requests = of(path);
@@ -185,7 +185,7 @@ fn rgb(color: &str) -> [i32; 3] {
 /// The choice and the check of earlier input run concurrently.
 #[tokio::test]
 async fn a_choice_takes_effect_while_the_form_is_checked() {
-    let app = TestApp::start("console", &[]).await;
+    let app = TestApp::start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&new=entry").await;
     browser.wait_for_text("Choose a redirect type first.").await;
@@ -204,7 +204,7 @@ async fn a_choice_takes_effect_while_the_form_is_checked() {
 /// The editor checks input while typing, shows the request, adds, edits and deletes headers, and sends a test.
 #[tokio::test]
 async fn a_webhook_is_edited_checked_and_tested() {
-    let app = TestApp::start("console", &[]).await;
+    let app = TestApp::start().await;
     app.receiver.reply("/offers", Answer::status(202).body("thank you"));
     let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns?q=STREAM").await;
@@ -268,7 +268,7 @@ async fn an_edit_conflict_shows_the_other_change() {
     let mut second = find_by(items_of(&tokens), "role", "editor").clone();
     (second["name"], second["sha256"]) = (json!("second"), json!(sha256_hex("token-of-a-second-editor")));
     tokens.as_array_mut().expect("tokens").push(second);
-    let app = TestApp::start("console", &[("WAYPOST_HTTP__TOKENS", &tokens.to_string())]).await;
+    let app = TestApp::builder().set("http.tokens", tokens).start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, "editor", "/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.wait_for(&button("Save")).await;
@@ -309,7 +309,7 @@ async fn an_edit_conflict_shows_the_other_change() {
 /// with the reason.
 #[tokio::test]
 async fn sections_and_entries_are_renamed_and_deleted() {
-    let app = TestApp::start("console", &[]).await;
+    let app = TestApp::start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010").await;
     browser.click(&summary("Delete entry 2")).await;
@@ -345,7 +345,7 @@ async fn sections_and_entries_are_renamed_and_deleted() {
 /// The editor creates a secret, and a new secret while the old one still signs.
 #[tokio::test]
 async fn a_signing_secret_is_created_and_rotated() {
-    let app = TestApp::start("console", &[]).await;
+    let app = TestApp::start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.click(&summary("Signing, limits and retries")).await;
@@ -373,7 +373,7 @@ async fn a_signing_secret_is_created_and_rotated() {
 /// Changing the type of a redirect keeps the input.
 #[tokio::test]
 async fn switching_redirect_types_keeps_the_input() {
-    let app = TestApp::start("console", &[]).await;
+    let app = TestApp::start().await;
     let before = app.waypost.get("/v1/campaigns/13010").await.json();
     let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
@@ -395,7 +395,7 @@ async fn switching_redirect_types_keeps_the_input() {
 /// Webhooks of sections are edited like webhooks of entries, as the redirect or in addition to another redirect.
 #[tokio::test]
 async fn the_webhooks_of_sections_are_edited() {
-    let app = TestApp::start("console", &[]).await;
+    let app = TestApp::start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Offers").await;
     browser.wait_for_text("The webhook is the redirect.").await;
@@ -424,7 +424,7 @@ async fn the_webhooks_of_sections_are_edited() {
 /// Input is kept if the session has expired or the edited object is gone.
 #[tokio::test]
 async fn refused_input_stays_in_the_form() {
-    let app = TestApp::start("console", &[]).await;
+    let app = TestApp::start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Plans").await;
     browser.type_into(&field("Message"), "Many words").await;
@@ -444,7 +444,7 @@ async fn refused_input_stays_in_the_form() {
 /// A viewer sees everything except secrets, and can't change anything.
 #[tokio::test]
 async fn a_viewer_sees_campaigns_without_edit_buttons() {
-    let app = TestApp::start_with_tokens("console").await;
+    let app = TestApp::builder().tokens().start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, "viewer", "/campaigns/13010").await;
     browser.wait_for_text("Streaming membership").await;

@@ -13,7 +13,7 @@ use crate::test_app::{SLOW_TIMEOUT, TestApp, example_campaign, step_event};
 
 /// An app with a token for each role, and a browser that is logged in with one of the roles.
 async fn start_logged_in(role: &str) -> (TestApp, Browser) {
-    let app = TestApp::start_with_tokens("console-letters").await;
+    let app = TestApp::builder().tokens().start().await;
     let browser = Browser::start(&app.waypost.url("")).await;
     log_in(&browser, role).await;
     (app, browser)
@@ -48,7 +48,7 @@ async fn create_exhausted_letter(app: &TestApp, event: &str) {
         (app.waypost.count_letters("status=503").await > before).then_some(())
     })
     .await;
-    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.reply("/offers", 200);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn explain(browser: &Browser, event: &Value) {
 
 #[tokio::test]
 async fn numbers_update_while_events_are_delivered() {
-    let app = TestApp::start("overview", &[]).await;
+    let app = TestApp::start().await;
     let browser = browser_at(&app, "/").await;
     browser.wait_for_text("All is well: consuming, with nothing to send in the last minute.").await;
     let version = app.waypost.metric("waypost_config_version").await;
@@ -43,7 +43,7 @@ async fn numbers_update_while_events_are_delivered() {
     browser.wait_for_text("None failing: one endpoint used recently.").await;
     browser.wait_for_focus(&link("All endpoints")).await;
 
-    app.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    app.receiver.reply("/offers", [503, 200]);
     app.publish(step_event().keyword(4).id("fails-once")).await;
     browser.wait_for_text("status_5xx 1").await;
     browser.wait_for_text("received from delay queues 1").await;
@@ -67,7 +67,7 @@ async fn numbers_update_while_events_are_delivered() {
 #[tokio::test]
 async fn lost_broker_and_lost_worker_are_shown() {
     let broker = Broker::private().await;
-    let app = TestApp::start_on(&broker.url(), "overview", &[]).await;
+    let app = TestApp::builder().process().broker(&broker.url()).start().await;
     let browser = browser_at(&app, "/").await;
     browser.wait_for_text("All is well").await;
     browser.wait_for_text("Workers 1").await;
@@ -92,7 +92,7 @@ async fn lost_broker_and_lost_worker_are_shown() {
 
 #[tokio::test]
 async fn an_open_breaker_shows_and_closes() {
-    let app = TestApp::start("overview", &[]).await;
+    let app = TestApp::start().await;
     let hanging = Receiver::start();
     hanging.reply("/hangs", Answer::never());
     let origin = hanging.url("");
@@ -134,14 +134,14 @@ async fn an_open_breaker_shows_and_closes() {
     browser.click(&button("Search")).await;
     browser.wait_for_text("one endpoint: ").await;
     browser.wait_for_path(&format!("/endpoints?q={port}")).await;
-    hanging.reply("/hangs", Answer::ok());
+    hanging.reply("/hangs", 200);
     browser.wait_for_text("one endpoint: 0 open, 0 half-open, 1 closed").await;
     browser.assert_page_quality().await;
 }
 
 #[tokio::test]
 async fn an_event_is_explained() {
-    let app = TestApp::start("overview", &[]).await;
+    let app = TestApp::start().await;
     let browser = browser_at(&app, "/explain").await;
     browser.wait_for_text("Paste an event, or use the sample.").await;
     let sample = browser.value(&field(EVENT)).await;
@@ -197,7 +197,7 @@ async fn an_event_is_explained() {
 
 #[tokio::test]
 async fn a_viewer_sees_everything_except_secrets() {
-    let app = TestApp::start_with_tokens("overview").await;
+    let app = TestApp::builder().tokens().start().await;
     let mut whole = example_campaign(&app.receiver);
     webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
     app.waypost.put_campaign(&whole).await;

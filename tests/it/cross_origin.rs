@@ -10,7 +10,7 @@ const DISCARD: &str = "/v1/dead-letters/discard";
 
 #[tokio::test]
 async fn cross_origin_pages_can_neither_read_nor_write() {
-    let app = TestApp::start("browsers", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 3).await;
     let waypost = &app.waypost;
     let host = waypost.url("").trim_start_matches("http://").to_owned();
@@ -61,7 +61,7 @@ async fn cross_origin_pages_can_neither_read_nor_write() {
 
 #[tokio::test]
 async fn with_tokens_the_origin_does_not_matter() {
-    let app = TestApp::start_with_tokens("browsers").await;
+    let app = TestApp::builder().tokens().start().await;
     let webhook = json!({ "event": { "response": "hello" } });
     let receiver = Receiver::start();
     let campaign =

@@ -14,7 +14,7 @@ use crate::operations::rules;
 use crate::support::json::items_of;
 use crate::support::tools::{project_root, read_project_file, tool_command};
 use crate::support::unique::free_port;
-use crate::support::{Answer, unique, wait_until};
+use crate::support::{unique, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, example_campaign, step_event};
 
 const RULES: [&str; 2] = ["deploy/prometheus/recording.yml", "deploy/prometheus/alerts.yml"];
@@ -117,9 +117,9 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn every_panel_has_data() {
-    let app = TestApp::start("panels", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
+    let app = TestApp::builder().set("retry.maxAttempts", 2).start().await;
     let prometheus = Prometheus::start(app.waypost.url("").trim_start_matches("http://")).await;
-    app.receiver.reply("/offers", Answer::status(503));
+    app.receiver.reply("/offers", 503);
     let mut wanting: Vec<(String, String)> =
         dashboards().iter().flat_map(|(_, dashboard)| queries(dashboard)).collect();
     for (_, query) in &mut wanting {
@@ -212,7 +212,7 @@ fn metrics_of(query: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn dashboards_use_existing_metrics() {
-    let app = TestApp::start("named", &[]).await;
+    let app = TestApp::start().await;
     app.waypost.put_campaign(&example_campaign(&app.receiver)).await;
     // The metrics of queues appear after the first poll, those of dead letters with the view.
     app.waypost.wait_for_metric("waypost_workers", 1.0).await;

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::support::Message;
 use crate::support::dead_letters::{ids, text_field};
 use crate::support::json::{items_of, only, webhook_mut};
-use crate::support::{Answer, Message};
 use crate::test_app::{TestApp, example_campaign, step_event};
 
 /// Letters of two campaigns with all reasons. Some are discarded.
 async fn start_with_mixed_letters() -> TestApp {
-    let app = TestApp::start("letters", &[("WAYPOST_RETRY__PERMANENT_STATUSES", "404,410,500")]).await;
+    let app = TestApp::builder().set("retry.permanentStatuses", "404,410,500").start().await;
     let mut first = example_campaign(&app.receiver);
     webhook_mut(&mut first, "Welcome Message", 5)["url"] = json!("http://10.255.255.1/never-dialled");
     let other =
@@ -19,7 +19,7 @@ async fn start_with_mixed_letters() -> TestApp {
     app.put_campaign_allowed_earlier(&first).await;
     app.waypost.put_campaign(&other).await;
     for (path, status) in [("/agent", 410), ("/offers", 404), ("/name", 410), ("/other", 500)] {
-        app.receiver.reply(path, Answer::status(status));
+        app.receiver.reply(path, status);
     }
     let mut count = 0;
     for round in 0..2 {
@@ -163,7 +163,7 @@ async fn list_and_summary_apply_filters_equally() {
 
 #[tokio::test]
 async fn pages_are_complete_while_new_letters_arrive() {
-    let app = TestApp::start("letters", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 13).await;
     app.create_dead_letters(4, 10).await;
     app.amqp.publish(&format!("{}.events", app.prefix), [Message::raw("no event")]).await;
@@ -189,7 +189,7 @@ async fn pages_are_complete_while_new_letters_arrive() {
 
 #[tokio::test]
 async fn an_invalid_query_is_refused_with_a_reason() {
-    let app = TestApp::start("letters", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 3).await;
     let page = app.waypost.letter_page("limit=1&reason=gone").await;
     let cursor = text_field(&page, "next");
@@ -251,7 +251,7 @@ async fn an_invalid_query_is_refused_with_a_reason() {
 
 #[tokio::test]
 async fn a_summary_shows_a_hundred_campaigns_and_counts_the_rest() {
-    let app = TestApp::start("letters", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 1).await;
     // Copies of the letter as the product wrote it, with other ids.
     let letters = app.dead_letters(1).await;

@@ -13,11 +13,11 @@ use crate::test_app::{TestApp, step_event};
 
 /// Four letters: one is pending, one was replayed, one failed again (which adds a letter), and one was discarded.
 async fn start_with_every_state() -> TestApp {
-    let app = TestApp::start("kept", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.create_dead_letters(3, 4).await;
     let letters = ids(&app.waypost.letters("").await);
     assert_eq!(app.waypost.discard(&json!({ "ids": [letters[0]], "because": "no use" })).await, 1);
-    app.receiver.reply_in_turn("/agent", vec![Answer::ok(), Answer::status(500)]);
+    app.receiver.reply("/agent", [200, 500]);
     for (letter, failed) in [(&letters[1], 0), (&letters[2], 1)] {
         let replay = app.waypost.create_replay(&json!({ "ids": [letter] })).await;
         assert_eq!(app.waypost.wait_for_replay(&replay, "done").await["failed"], json!(failed));
@@ -134,7 +134,7 @@ async fn a_recreated_log_empties_the_view_at_start() {
 
 #[tokio::test]
 async fn the_metric_follows_the_states() {
-    let app = TestApp::start("kept", &[]).await;
+    let app = TestApp::start().await;
     app.waypost.wait_for_state_counts(&[]).await;
     app.create_dead_letters(3, 6).await;
     app.waypost.wait_for_state_counts(&[("pending", 6)]).await;
@@ -161,13 +161,13 @@ async fn all_workers_show_the_same_states() {
     app.waypost.wait_for_letter_count("state=discarded", 2).await;
     let letter = app.waypost.letter(&pending[0]).await;
     assert_eq!(text_field(&letter["discard"], "because"), "discarded at the second");
-    app.receiver.reply("/agent", Answer::ok());
+    app.receiver.reply("/agent", 200);
     let replay = second.create_replay(&json!({ "ids": [pending[1]] })).await;
     for worker in [&second, &app.waypost] {
         worker.wait_for_replay(&replay, "done").await;
         worker.wait_for_letter_count("state=replayed", 3).await;
     }
-    app.receiver.reply("/agent", Answer::status(410));
+    app.receiver.reply("/agent", 410);
     app.publish(step_event().keyword(3).id("after")).await;
     for worker in [&second, &app.waypost] {
         worker.wait_for_state_counts(&[("pending", 1), ("replayed", 3), ("discarded", 2)]).await;

@@ -25,8 +25,8 @@ async fn create_letter_of_each_reason(app: &TestApp) -> Vec<Value> {
     app.put_campaign_allowed_earlier(&campaign).await;
     app.receiver.reply("/agent", Answer::status(410).body("no such agent"));
     app.receiver.reply("/offers", Answer::status(503).body("overloaded"));
-    app.receiver.reply("/survey", Answer::status(500));
-    app.receiver.reply("/deleted", Answer::status(500));
+    app.receiver.reply("/survey", 500);
+    app.receiver.reply("/deleted", 500);
     let chosen =
         [(3, "gone"), (4, "exhausted"), (5, "webhook_disabled"), (6, "webhook_deleted"), (7, "forbidden_address")];
     for (keyword, reason) in chosen {
@@ -66,7 +66,7 @@ fn assert_timestamp(value: &Value) {
 
 #[tokio::test]
 async fn a_dead_letter_has_all_details_for_each_reason() {
-    let app = TestApp::start("letters", &[]).await;
+    let app = TestApp::start().await;
     let listed = create_letter_of_each_reason(&app).await;
     let expected = [
         ("gone", json!(410), "status_4xx", app.receiver.url("/agent"), 1),
@@ -140,7 +140,7 @@ async fn a_dead_letter_has_all_details_for_each_reason() {
 
 #[tokio::test]
 async fn a_malformed_message_is_shown_unchanged() {
-    let app = TestApp::start("letters", &[]).await;
+    let app = TestApp::start().await;
     let bodies: [&[u8]; 2] = [b"no event", b"\xff\xfe{}\x00"];
     let exchange = format!("{}.events", app.prefix);
     app.amqp.publish(&exchange, bodies.map(|body| Message::raw(body).key("13010"))).await;
@@ -166,8 +166,8 @@ async fn a_malformed_message_is_shown_unchanged() {
 
 #[tokio::test]
 async fn events_with_the_same_id_have_a_letter_each() {
-    let app = TestApp::start("letters", &[]).await;
-    app.receiver.reply("/agent", Answer::status(410));
+    let app = TestApp::start().await;
+    app.receiver.reply("/agent", 410);
     // Enough that some die in the same millisecond.
     let events = vec![step_event().keyword(3).id("twin").json(); 600];
     app.amqp.publish_events(&app.prefix, &events).await;
@@ -179,7 +179,7 @@ async fn events_with_the_same_id_have_a_letter_each() {
 
 #[tokio::test]
 async fn letters_written_while_no_worker_ran_are_found() {
-    let app = TestApp::start("letters", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.create_dead_letters(3, 3).await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
@@ -205,7 +205,7 @@ async fn letters_written_while_no_worker_ran_are_found() {
 
 #[tokio::test]
 async fn letters_contain_no_header_values_and_secrets() {
-    let app = TestApp::start("letters", &[]).await;
+    let app = TestApp::builder().process().start().await;
     let mut campaign = example_campaign(&app.receiver);
     let webhook = campaign.pointer_mut("/sections/0/menu/3/webhook").expect("a webhook");
     let hidden = ["the-key", "the-other-key", "whsec_c2l4dGVlbi1ieXRlcy1hcmUtdG9vLWZldy1mb3ItdGhpcw=="];

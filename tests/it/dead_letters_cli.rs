@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cli::CliProcess;
 use crate::support::amqp::Message;
+use crate::support::cli_process::CliProcess;
 use crate::support::dead_letters::text_field;
 use crate::support::json::{newest, only};
 use crate::support::waypost::CommandOutput;
@@ -15,11 +15,15 @@ use crate::test_app::{TestApp, events_with_keyword};
 
 /// An app with `count` dead letters of `/offers`, which answered 410.
 async fn start_with_dead_letters(count: usize) -> TestApp {
-    let app = TestApp::start("dlcli", &[]).await;
+    let app = TestApp::start().await;
+    create_dead_letters(&app, count).await;
+    app
+}
+
+async fn create_dead_letters(app: &TestApp, count: usize) {
     app.receiver.reply("/offers", Answer::status(410).body("no such offer"));
     app.amqp.publish_events(&app.prefix, &events_with_keyword(count, 4)).await;
-    wait_for_letter_count(&app, &[], count).await;
-    app
+    wait_for_letter_count(app, &[], count).await;
 }
 
 /// Waits until `count` dead letters match.
@@ -177,7 +181,7 @@ async fn a_dead_letter_is_shown_with_all_there_is_to_know() {
 async fn a_replay_is_followed_until_all_is_delivered() {
     let app = start_with_dead_letters(5).await;
     let before = webhook_ids(&app.receiver);
-    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.reply("/offers", 200);
     app.receiver.clear_requests();
 
     let plan = run_ok(&app, &["dead-letters", "replay", "--all", "--dry-run"]).await;
@@ -239,7 +243,7 @@ async fn a_failed_replay_exits_with_an_error_and_advice() {
 #[tokio::test]
 async fn ctrl_c_leaves_a_replay_to_the_worker() {
     let app = start_with_dead_letters(20).await;
-    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.reply("/offers", 200);
     app.receiver.clear_requests();
     let (run, _folder) = spawn(&app, &["dead-letters", "replay", "--all", "--rate", "2"]);
     run.wait_for_stderr("sent ").await;
@@ -256,11 +260,12 @@ async fn ctrl_c_leaves_a_replay_to_the_worker() {
 
 #[tokio::test]
 async fn following_a_replay_survives_a_worker_restart() {
-    let app = start_with_dead_letters(20).await;
-    app.receiver.reply("/offers", Answer::ok());
+    let app = TestApp::builder().process().start().await;
+    create_dead_letters(&app, 20).await;
+    app.receiver.reply("/offers", 200);
     app.receiver.clear_requests();
     let (run, _folder) = spawn(&app, &["dead-letters", "replay", "--all", "--rate", "2"]);
-    app.receiver.wait_until(|requests| requests.len() >= 2).await;
+    app.receiver.expect_any().at_least(2).await;
     run.wait_for_stderr("sent ").await;
     app.waypost.kill().await;
     run.wait_for_stderr("asking again").await;
@@ -275,7 +280,7 @@ async fn following_a_replay_survives_a_worker_restart() {
 #[tokio::test]
 async fn a_replay_is_paused_resumed_and_cancelled() {
     let app = start_with_dead_letters(10).await;
-    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.reply("/offers", 200);
     let detached = ["dead-letters", "replay", "--campaign", "13010", "--rate", "0.2", "--detach"];
     let printed = run_ok(&app, &detached).await;
     let id = replay_id(&printed);

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cli::CliProcess;
+use crate::support::cli_process::CliProcess;
 use crate::support::waypost::CommandOutput;
 use crate::support::{Broker, unique};
 

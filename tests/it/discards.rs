@@ -1,24 +1,22 @@
 //! Discards of dead letters: selection, author and reason.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::Answer;
 use crate::support::dead_letters::{ids, text_field};
 use crate::support::json::only_of;
-use crate::test_app::{TestApp, bearer_token};
+use crate::test_app::TestApp;
 
 const DISCARD: &str = "/v1/dead-letters/discard";
 
 #[tokio::test]
 async fn author_and_reason_of_a_discard_are_stored() {
-    let app = TestApp::start_with_tokens("discards").await;
+    let app = TestApp::builder().tokens().start().await;
     app.create_dead_letters(3, 4).await;
     app.create_dead_letters(4, 3).await;
     let letters = ids(&app.waypost.letters("state=pending").await);
-    let send = async |role: &str, order: &serde_json::Value| {
-        app.waypost.send_as(Some(&bearer_token(role)), Method::POST, DISCARD, Some(order)).await
-    };
+    let send = async |role: &str, order: &Value| app.send_as(role, Method::POST, DISCARD, Some(order)).await;
     let [first, second, third, .., last] = &letters[..] else { panic!("not seven letters: {letters:?}") };
     let by_ids = json!({ "ids": [first, second], "because": "the customer has left" });
     send("viewer", &by_ids).await.expect_problem(403);
@@ -54,7 +52,7 @@ async fn author_and_reason_of_a_discard_are_stored() {
 
 #[tokio::test]
 async fn an_invalid_request_discards_nothing() {
-    let app = TestApp::start("discards", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 3).await;
     let letters = ids(&app.waypost.letters("").await);
     app.waypost.post(DISCARD, &json!({ "ids": [letters[0], "dl_unknown"] })).await.expect_problem(404);
@@ -121,13 +119,13 @@ async fn an_invalid_request_discards_nothing() {
 
 #[tokio::test]
 async fn a_dry_run_counts_the_letters_to_discard() {
-    let app = TestApp::start("discards", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 4).await;
     app.create_dead_letters(4, 3).await;
     let all = app.waypost.letters("").await;
     let letters = ids(&all);
     let endpoint = app.receiver.url("");
-    let preview = async |order: &serde_json::Value| {
+    let preview = async |order: &Value| {
         let reply = app.waypost.post(DISCARD, order).await;
         assert_eq!(reply.status, 200, "{order}: {reply:?}");
         reply.json()

@@ -28,7 +28,7 @@ fn finding(findings: &[Value], check: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_healthy_setup_passes() {
-    let app = TestApp::start("doctor", &[]).await;
+    let app = TestApp::start().await;
     let receiver = Receiver::start();
     let url = Broker::shared().await.url();
     let open = ["--set", "egress.allow=127.0.0.1", "--set", "egress.allowHttp=true", "--url", &receiver.url("/hook")];

@@ -65,12 +65,7 @@ impl TwoReceivers {
     }
 
     async fn parked(&self) -> f64 {
-        let metrics = self.waypost.metrics().await;
-        metrics
-            .iter()
-            .filter(|(name, _)| name.starts_with("waypost_deliveries_parked_total"))
-            .map(|(_, count)| count)
-            .sum()
+        self.waypost.metric_sum("waypost_deliveries_parked_total").await
     }
 }
 
@@ -121,7 +116,7 @@ async fn a_channel_with_hanging_messages_is_replaced() {
     };
     let first = consuming().await.expect("a consumer");
     two.publish("bad", 1).await;
-    two.bad.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == 1).await;
+    two.bad.expect_any().within(SLOW_TIMEOUT).await;
     // Each event overtakes the one that hangs, until the hanging event has its own channel.
     let mut published = 0;
     wait_until("a consumer on another channel", SLOW_TIMEOUT, async || {
@@ -179,7 +174,7 @@ async fn parked_deliveries_survive_their_worker() {
     two.publish("bad", 300).await;
     two.wait_for_endpoint_status("parked deliveries", |bad| bad["parked"].as_u64() > Some(250)).await;
     two.waypost.kill().await;
-    two.bad.reply("/", Answer::ok());
+    two.bad.reply("/", 200);
     two.waypost.restart().await;
     two.bad.wait_until_within(SLOW_TIMEOUT, |requests| count_deliveries(requests) == 300).await;
 }
@@ -202,7 +197,7 @@ async fn what_cannot_be_parked_is_not_counted_as_parked() {
     two.waypost.wait_for_metric("waypost_publisher{link=\"down\"}", 1.0).await;
 
     two.publish("bad", EVENTS).await;
-    two.bad.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() == 2).await;
+    two.bad.expect_any().times(2).within(SLOW_TIMEOUT).await;
     // The other events ask repeatedly, until these two are answered and a slot is free.
     let mut parked = 0;
     wait_until("all deliveries", SLOW_TIMEOUT, async || {
@@ -255,7 +250,7 @@ async fn a_webhook_respects_its_rate_limit() {
 #[tokio::test]
 async fn endpoints_are_listed_worst_first_in_pages() {
     let two = TwoReceivers::start(json!({ "retry": { "initialDelay": "1h" } }), &[]).await;
-    two.bad.reply("/", Answer::status(500));
+    two.bad.reply("/", 500);
     two.publish("bad", 3).await;
     two.publish("good", 3).await;
     wait_until("both endpoints", SLOW_TIMEOUT, async || {

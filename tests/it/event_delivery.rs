@@ -7,14 +7,14 @@ use crate::test_app::{TestApp, step_event};
 
 #[tokio::test]
 async fn a_section_webhook_gets_the_documented_request() {
-    let app = TestApp::start("journey", &[]).await;
+    let app = TestApp::start().await;
     let event = json!({ "keyword": 4, "option": "Offers", "campaignId": "13010", "label": "Welcome Message",
         "phoneNumber": "+15550001", "date": "2024-06-18T20:26:14.206-03:00", "response": "4", "eventId": "e-1", "more": [] });
     let message =
         Message::event(&event).header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     app.amqp.publish(&format!("{}.events", app.prefix), [message]).await;
 
-    let requests = app.receiver.wait_until(|requests| requests.len() == 1).await;
+    let requests = app.receiver.expect_any().await;
     let request = &requests[0];
     assert_eq!((request.method.as_str(), request.path()), ("POST", "/offers"));
     assert_eq!(
@@ -35,11 +35,11 @@ async fn a_section_webhook_gets_the_documented_request() {
 
 #[tokio::test]
 async fn a_redirect_webhook_gets_no_option_and_no_keyword() {
-    let app = TestApp::start("journey", &[]).await;
+    let app = TestApp::start().await;
     let mut event = step_event().keyword(" 3 ").id("e-1").json();
     event["option"] = "Agent".into();
     app.publish(&event).await;
-    let requests = app.receiver.wait_until(|requests| requests.len() == 1).await;
+    let requests = app.receiver.expect_any().await;
     assert_eq!(requests[0].path(), "/agent");
     assert_eq!(
         String::from_utf8_lossy(&requests[0].body),
@@ -50,7 +50,7 @@ async fn a_redirect_webhook_gets_no_option_and_no_keyword() {
 
 #[tokio::test]
 async fn an_event_is_sent_to_entry_and_section_webhooks() {
-    let app = TestApp::start("journey", &[]).await;
+    let app = TestApp::start().await;
     let webhook = |path: &str| json!({ "url": app.receiver.url(path) });
     let campaign = json!({ "id": "two", "sections": [ { "label": "Ask", "webhook": webhook("/section"),
         "menu": [ { "keyword": "yes", "option": "Yes!", "webhook": webhook("/entry") },
@@ -64,7 +64,7 @@ async fn an_event_is_sent_to_entry_and_section_webhooks() {
     let paths_of = async |event: &serde_json::Value, count: usize| {
         app.receiver.clear_requests();
         app.publish(event).await;
-        let requests = app.receiver.wait_until(|requests| requests.len() >= count).await;
+        let requests = app.receiver.expect_any().at_least(count).await;
         let mut paths: Vec<String> = requests.iter().map(|request| request.path().to_owned()).collect();
         paths.sort();
         let ids: std::collections::BTreeSet<&str> = requests.iter().map(|request| request.webhook_id()).collect();
@@ -80,7 +80,7 @@ async fn an_event_is_sent_to_entry_and_section_webhooks() {
 
 #[tokio::test]
 async fn the_event_id_comes_from_event_message_or_body() {
-    let app = TestApp::start("journey", &[]).await;
+    let app = TestApp::start().await;
     let exchange = format!("{}.events", app.prefix);
     let named = step_event().keyword(3).id("e-1").json();
     let mut nameless = named.clone();
@@ -94,7 +94,7 @@ async fn the_event_id_comes_from_event_message_or_body() {
         Message::event(&nameless),
     ];
     app.amqp.publish(&exchange, messages).await;
-    app.receiver.wait_until(|requests| requests.len() == 6).await;
+    app.receiver.expect_any().times(6).await;
     let mut counts: Vec<usize> = app.receiver.requests_by_webhook_id().into_values().collect();
     counts.sort_unstable();
     assert_eq!(counts, [1, 2, 3], "the same event has the same webhook-id");
@@ -102,7 +102,7 @@ async fn the_event_id_comes_from_event_message_or_body() {
 
 #[tokio::test]
 async fn events_without_a_webhook_are_counted() {
-    let app = TestApp::start("journey", &[]).await;
+    let app = TestApp::start().await;
     let mut elsewhere = step_event().keyword(3).id("e-2").json();
     elsewhere["campaignId"] = "no-such-campaign".into();
     let mut nowhere = step_event().keyword(3).id("e-3").json();
@@ -116,17 +116,16 @@ async fn events_without_a_webhook_are_counted() {
 
 #[tokio::test]
 async fn an_event_can_be_published_over_http() {
-    let app = TestApp::start("journey", &[]).await;
+    let app = TestApp::start().await;
     let mut event = step_event().keyword(3).id("ignored").json();
     event.as_object_mut().expect("an object").remove("eventId");
     let reply = app.waypost.send(reqwest::Method::POST, "/v1/events", Some(&event)).await;
     assert_eq!(reply.status, 202, "{reply:?}");
     let event_id = reply.json()["eventId"].as_str().expect("an event id").to_owned();
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     // The reported event id is the one that counts.
     app.publish(step_event().keyword(3).id(&event_id)).await;
-    app.receiver.wait_until(|requests| requests.len() == 2).await;
-    assert_eq!(app.receiver.requests_by_webhook_id().len(), 1);
+    app.receiver.expect("/agent").times(2).same_webhook_id().await;
 
     event["date"] = "yesterday".into();
     let reply = app.waypost.send(reqwest::Method::POST, "/v1/events", Some(&event)).await;
@@ -135,8 +134,8 @@ async fn an_event_can_be_published_over_http() {
 
 #[tokio::test]
 async fn only_failures_are_logged() {
-    let app = TestApp::start("journey", &[]).await;
-    app.receiver.reply("/offers", crate::support::Answer::status(410));
+    let app = TestApp::builder().process().start().await;
+    app.receiver.reply("/offers", 410);
     app.publish(step_event().keyword(3).id("e-1")).await;
     app.publish(step_event().keyword(4).id("e-2")).await;
     app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;

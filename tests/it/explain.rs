@@ -5,8 +5,7 @@ use std::path::Path;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::auth_test_app::AuthTestApp;
-use crate::cli::CliProcess;
+use crate::support::cli_process::CliProcess;
 use crate::support::json::{only, webhook_mut};
 use crate::test_app::{TestApp, example_campaign, step_event};
 
@@ -18,7 +17,7 @@ fn with_request(explanation: &Value) -> Vec<&Value> {
 
 #[tokio::test]
 async fn explained_requests_match_sent_requests() {
-    let app = TestApp::start("explain", &[]).await;
+    let app = TestApp::start().await;
     let event = step_event().keyword(4).id("explained").json();
     let reply = app.waypost.send(Method::POST, "/v1/explain", Some(&event)).await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -39,7 +38,7 @@ async fn explained_requests_match_sent_requests() {
     assert!(app.receiver.requests().is_empty(), "explaining sent a request");
 
     app.publish(&event).await;
-    let sent = app.receiver.wait_until(|requests| !requests.is_empty()).await;
+    let sent = app.receiver.expect_any().at_least(1).await;
     let request = &webhook["request"];
     assert_eq!(request["body"].as_str().expect("a body").as_bytes(), &sent[0].body[..]);
     assert_eq!(request["url"], app.receiver.url("/offers"));
@@ -48,7 +47,7 @@ async fn explained_requests_match_sent_requests() {
 
 #[tokio::test]
 async fn headers_are_shown_to_an_editor_only() {
-    let app = AuthTestApp::start("explain").await;
+    let app = TestApp::builder().tokens().without_campaign().start().await;
     let mut whole = example_campaign(&app.receiver);
     webhook_mut(&mut whole, "Welcome Message", 4)["headers"] = json!({ "X-Api-Key": "the-key" });
     app.put_campaign(&whole).await;
@@ -65,7 +64,7 @@ async fn headers_are_shown_to_an_editor_only() {
 
 #[tokio::test]
 async fn the_text_output_gives_advice() {
-    let app = TestApp::start("explain", &[]).await;
+    let app = TestApp::start().await;
     let cli = async |arguments: &[&str]| app.waypost.cli(&[&["explain", "--phone", "1"], arguments].concat()).await;
 
     let printed =
@@ -99,7 +98,7 @@ async fn the_text_output_gives_advice() {
 
 #[tokio::test]
 async fn an_event_may_come_from_a_file() {
-    let app = TestApp::start("explain", &[]).await;
+    let app = TestApp::start().await;
     let server = app.waypost.url("");
     let run = async |arguments: &[&str], input: &str| {
         let environment = [("WAYPOST_SERVER", server.as_str())];

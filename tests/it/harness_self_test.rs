@@ -136,7 +136,7 @@ async fn a_node_ends_when_its_owner_is_killed() {
 async fn the_receiver_records_requests_and_answers_as_scripted() {
     let receiver = Receiver::start();
     receiver.reply("/teapot", Answer::status(418).header("x-kind", "teapot").body("short and stout"));
-    receiver.reply_in_turn("/recovers", vec![Answer::status(503), Answer::reset(), Answer::ok()]);
+    receiver.reply("/recovers", [Answer::status(503), Answer::reset(), Answer::ok()]);
     receiver.reply("/never", Answer::never());
     receiver.reply("/drips", Answer::ok().body("abc").trickling(Duration::from_millis(20)));
     receiver.reply("/endless", Answer::ok().body("again ").endless());
@@ -178,7 +178,7 @@ async fn the_receiver_records_requests_and_answers_as_scripted() {
     }
     drop(endless);
 
-    let requests = receiver.wait_until(|requests| requests.len() == 10).await;
+    let requests = receiver.expect_any().times(10).await;
     let names: Vec<&str> = requests[0].headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names[..2], ["webhook-id", "x-b"]);
     assert_eq!((requests[0].path(), &requests[0].body[..]), ("/teapot", &b"{}"[..]));
@@ -191,7 +191,7 @@ async fn the_receiver_records_requests_and_answers_as_scripted() {
 async fn missing_requests_fail_the_test_and_list_the_others() {
     let receiver = Receiver::start();
     client().post(receiver.url("/seen")).header("webhook-id", "w7").body("hello").send().await.expect("an answer");
-    receiver.wait_until_within(Duration::from_millis(100), |requests| requests.len() == 2).await;
+    receiver.expect_any().times(2).within(Duration::from_millis(100)).await;
 }
 
 #[tokio::test]

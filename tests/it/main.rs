@@ -6,7 +6,6 @@ mod properties;
 mod support;
 
 mod api;
-mod auth_test_app;
 mod broker_failures;
 mod browser_self_test;
 mod campaign_changes;

@@ -12,7 +12,7 @@ use crate::test_app::{TestApp, step_event};
 
 #[tokio::test]
 async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
-    let app = TestApp::start("malformed", &[]).await;
+    let app = TestApp::start().await;
     let mut late = step_event().keyword(3).id("e").json();
     late["date"] = "2024-06-18".into();
     let mut typed = step_event().keyword(3).id("e").json();
@@ -38,7 +38,7 @@ async fn a_malformed_message_is_dead_lettered_and_the_next_event_delivered() {
     app.amqp.publish(&format!("{}.events", app.prefix), messages).await;
     app.publish(step_event().keyword(3).id("the-next")).await;
 
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     let letters = app.dead_letters(bodies.len()).await;
     for (body, paths) in &bodies {
         let letter = letters.iter().find(|letter| kept_body(letter) == *body);
@@ -68,7 +68,7 @@ fn kept_body(letter: &Value) -> Vec<u8> {
 
 #[tokio::test]
 async fn equal_malformed_bodies_have_a_letter_each() {
-    let app = TestApp::start("malformed", &[]).await;
+    let app = TestApp::start().await;
     let messages: Vec<Message> = (0..3).map(|_| Message::raw("no event")).collect();
     app.amqp.publish(&format!("{}.events", app.prefix), messages).await;
     let letters = app.dead_letters(3).await;
@@ -78,7 +78,7 @@ async fn equal_malformed_bodies_have_a_letter_each() {
 
 #[tokio::test]
 async fn a_poison_message_is_dead_lettered_unchanged() {
-    let app = TestApp::start("malformed", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
     // In place of a worker that crashes on this event each time.

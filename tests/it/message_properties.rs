@@ -60,7 +60,7 @@ fn unusual_messages() -> Vec<RawMessage> {
 
 #[tokio::test]
 async fn unusual_properties_do_not_disturb_other_messages() {
-    let app = TestApp::start("properties", &[]).await;
+    let app = TestApp::builder().process().start().await;
     let (broker, events) = (Broker::shared().await, format!("{}.events", app.prefix));
     let neighbours: Vec<Value> = events_with_keyword(2 * NEIGHBOR_COUNT, 3);
     app.amqp.publish_events(&app.prefix, &neighbours[..NEIGHBOR_COUNT]).await;
@@ -68,7 +68,7 @@ async fn unusual_properties_do_not_disturb_other_messages() {
     let expected = odd.len() + 2 * NEIGHBOR_COUNT;
     publish_raw(broker, events.as_bytes(), odd).await;
     app.amqp.publish_events(&app.prefix, &neighbours[NEIGHBOR_COUNT..]).await;
-    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() >= expected).await;
+    app.receiver.expect_any().at_least(expected).within(SLOW_TIMEOUT).await;
     app.amqp.wait_for_depth(&events, 0).await;
     let ids: BTreeSet<String> = app.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
     assert_eq!((ids.len(), app.receiver.requests().len()), (expected, expected), "each once");
@@ -78,12 +78,12 @@ async fn unusual_properties_do_not_disturb_other_messages() {
 
 #[tokio::test]
 async fn message_ids_may_be_any_bytes() {
-    let app = TestApp::start("properties", &[]).await;
+    let app = TestApp::start().await;
     let (broker, events) = (Broker::shared().await, format!("{}.events", app.prefix));
     let by_id = |id: &[u8]| event(None).text(TextProperty::MessageId, id);
     let messages = [LATIN_1, b"Jos\xE8", UUID, LATIN_1].map(by_id);
     publish_raw(broker, events.as_bytes(), messages.to_vec()).await;
-    app.receiver.wait_until(|requests| requests.len() == 4).await;
+    app.receiver.expect_any().times(4).await;
     let ids: BTreeSet<String> = app.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
     assert_eq!(ids.len(), 3, "the same bytes are the same event");
 }

@@ -10,7 +10,7 @@ use crate::support::json::{items_of, only};
 use crate::support::tools::{
     all_output, parse_yaml, project_root, read_project_file, run, run_successfully, tool_command,
 };
-use crate::support::{Answer, Broker, Waypost, unique};
+use crate::support::{Broker, Waypost, unique};
 use crate::test_app::{TestApp, step_event};
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
@@ -165,8 +165,8 @@ async fn the_health_check_works_without_a_shell() {
 
 #[tokio::test]
 async fn the_objective_counts_first_attempts_only() {
-    let app = TestApp::start("first-attempts", &[]).await;
-    app.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    let app = TestApp::start().await;
+    app.receiver.reply("/offers", [503, 200]);
     app.publish(step_event().keyword(4).id("twice")).await;
     app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     let metrics = app.waypost.metrics().await;

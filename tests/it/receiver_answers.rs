@@ -24,7 +24,7 @@ impl AnswersTestApp {
         let url = Broker::shared().await.url();
         let prefix = unique("answers");
         let settings: Vec<(&str, &str)> = FAST_RETRIES.into_iter().chain(more.iter().copied()).collect();
-        let waypost = Waypost::start_with(&url, &prefix, &settings).await;
+        let waypost = Waypost::start_in_thread(&url, &prefix, &settings).await;
         let section = |(label, url): &(&str, String)| json!({ "label": label, "webhook": { "url": url } });
         let sections: Vec<Value> = urls.iter().map(section).collect();
         waypost.put_campaign(&json!({ "id": "c", "sections": sections })).await;

@@ -26,8 +26,8 @@ fn settings_file(app: &TestApp) -> PathBuf {
 /// SIGHUP applies the settings that can change, rejects the others by name, and ignores an invalid file.
 #[tokio::test]
 async fn settings_are_reloaded() {
-    let app = TestApp::start("running", &[]).await;
-    app.receiver.reply("/offers", Answer::status(500));
+    let app = TestApp::builder().process().start().await;
+    app.receiver.reply("/offers", 500);
     reload(&app, "[retry]\nmaxAttempts = 1\n[log]\nlevel = 'debug'\n[broker]\nprefetch = 7\n");
     let line = app.waypost.wait_for_log_line("settings reloaded").await;
     assert!(line.contains("retry.maxAttempts: 12 → 1") && line.contains("log.level: info → debug"), "{line}");
@@ -55,7 +55,7 @@ async fn settings_are_reloaded() {
 /// SIGHUP applies endpoint limits.
 #[tokio::test]
 async fn endpoint_limits_are_reloaded() {
-    let app = TestApp::start("running", &[]).await;
+    let app = TestApp::builder().process().start().await;
     reload(&app, "[endpoint]\nmaxConcurrency = 2\n");
     app.waypost.wait_for_log_line("endpoint.maxConcurrency: 64 → 2").await;
     app.receiver.reply("/offers", Answer::never());
@@ -85,12 +85,12 @@ fn spans(collector: &Receiver) -> Vec<Span> {
 #[tokio::test]
 async fn a_trace_is_continued_to_the_receiver() {
     let collector = Receiver::start();
-    let app = TestApp::start("running", &[("WAYPOST_TELEMETRY__OTLP_ENDPOINT", &collector.url(""))]).await;
-    app.receiver.reply_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    let app = TestApp::builder().process().set("telemetry.otlpEndpoint", collector.url("")).start().await;
+    app.receiver.reply("/offers", [503, 200]);
     let traceparent = format!("00-{TRACE}-{PARENT}-01");
     let event = Message::event(&step_event().keyword(4).id("traced").json()).header("traceparent", &traceparent);
     app.amqp.publish(&format!("{}.events", app.prefix), [event]).await;
-    let requests = app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() >= 2).await;
+    let requests = app.receiver.expect_any().at_least(2).within(SLOW_TIMEOUT).await;
     assert!(requests.iter().all(|request| request.header("traceparent") == Some(&*traceparent)), "{requests:?}");
     let line = app.waypost.wait_for_log_line("attempt failed").await;
     assert!(line.contains(TRACE) && line.contains("receiver_5xx"), "{line}");
@@ -120,9 +120,8 @@ async fn a_trace_is_continued_to_the_receiver() {
 /// Each log line about an event or a delivery has the fields of docs/LOGGING.md, and no secret.
 #[tokio::test]
 async fn log_fields_match_the_documentation() {
-    let settings = [("WAYPOST_LOG__LEVEL", "debug"), ("WAYPOST_RETRY__MAX_ATTEMPTS", "1")];
-    let app = TestApp::start("running", &settings).await;
-    app.receiver.reply("/offers", Answer::status(500));
+    let app = TestApp::builder().process().set("log.level", "debug").set("retry.maxAttempts", 1).start().await;
+    app.receiver.reply("/offers", 500);
     let events = format!("{}.events", app.prefix);
     let mut unreadable = step_event().keyword(4).id("unreadable").json();
     unreadable["date"] = "yesterday".into();
@@ -161,9 +160,9 @@ async fn log_fields_match_the_documentation() {
 /// Failures are counted by who caused them, and the phases of attempts are timed.
 #[tokio::test]
 async fn log_lines_name_who_caused_a_failure() {
-    let app = TestApp::start("running", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "1")]).await;
-    app.receiver.reply("/offers", Answer::status(500));
-    app.receiver.reply("/survey", Answer::status(404));
+    let app = TestApp::builder().process().set("retry.maxAttempts", 1).start().await;
+    app.receiver.reply("/offers", 500);
+    app.receiver.reply("/survey", 404);
     app.receiver.reply("/agent", Answer::reset());
     for keyword in [3, 4, 5] {
         app.publish(step_event().keyword(keyword).id(&format!("blamed-{keyword}"))).await;

@@ -51,7 +51,7 @@ fn assert_letter_of_event(letter: &Value, event: &Value) {
 
 #[tokio::test]
 async fn an_expired_event_becomes_a_letter_and_can_be_replayed() {
-    let app = TestApp::start("removed", &[]).await;
+    let app = TestApp::builder().process().start().await;
     stop_worker(&app).await;
     let event = step_event().keyword(3).id("expired").json();
     app.amqp.publish(&format!("{}.events", app.prefix), [Message::event(&event).expiration(50)]).await;
@@ -59,13 +59,13 @@ async fn an_expired_event_becomes_a_letter_and_can_be_replayed() {
     app.waypost.restart().await;
     assert_letter_of_event(only(&letters_with_reason(&app.waypost, "expired", 1).await), &event);
     replay_reason(&app.waypost, "expired").await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     assert_eq!(app.waypost.metric("waypost_dead_letters_total{reason=\"expired\"}").await, 1.0);
 }
 
 #[tokio::test]
 async fn rejected_events_become_letters_with_any_properties() {
-    let app = TestApp::start("removed", &[]).await;
+    let app = TestApp::builder().process().start().await;
     stop_worker(&app).await;
     let (events, event) = (format!("{}.events", app.prefix), step_event().keyword(3).id("rejected").json());
     // lapin alone would end the consumer at the first such record.
@@ -82,7 +82,7 @@ async fn rejected_events_become_letters_with_any_properties() {
 
 #[tokio::test]
 async fn the_reason_is_the_latest_removal() {
-    let app = TestApp::start("removed", &[]).await;
+    let app = TestApp::builder().process().start().await;
     stop_worker(&app).await;
     let events = format!("{}.events", app.prefix);
     // The platform delays messages by expiry, so its messages have expired once before they reach Waypost.
@@ -110,32 +110,32 @@ async fn the_reason_is_the_latest_removal() {
     let reason = if broker_version().starts_with("3.10") { "poison" } else { "rejected" };
     assert_letter_of_event(only(&letters_with_reason(&app.waypost, reason, 1).await), &event);
     app.amqp.publish(exchange, [Message::event(&step_event().keyword(3).id("later").json()).key(&delay)]).await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
 }
 
 #[tokio::test]
 async fn an_event_published_to_the_stream_becomes_a_letter() {
-    let app = TestApp::start("removed", &[]).await;
+    let app = TestApp::start().await;
     let event = step_event().keyword(3).id("shovelled").json();
     app.amqp.publish(&format!("{}.dead-letters", app.prefix), [Message::event(&event)]).await;
     assert_letter_of_event(only(&letters_with_reason(&app.waypost, "rejected", 1).await), &event);
     replay_reason(&app.waypost, "rejected").await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
 }
 
 #[tokio::test]
 async fn a_poison_retry_becomes_a_letter_of_its_delivery() {
-    let app = TestApp::start("removed", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.receiver.reply("/agent", Answer::status(503).body("overloaded"));
     app.publish(step_event().keyword(3).id("poison")).await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
     stop_worker(&app).await;
     // In place of a worker that crashes on it each time.
     let (retries, stream) = (format!("{}.retries", app.prefix), format!("{}.dead-letters", app.prefix));
     let dead = app.amqp.read_stream_within(SLOW_TIMEOUT, &stream, |records| !records.is_empty());
     app.amqp.requeue_until(&retries, dead).await;
-    app.receiver.reply("/agent", Answer::ok());
+    app.receiver.reply("/agent", 200);
     app.waypost.restart().await;
     let letter = letters_with_reason(&app.waypost, "poison", 1).await.remove(0);
     assert_eq!((text_field(&letter, "eventId"), &letter["status"]), ("poison", &json!(503)), "{letter:#}");
@@ -149,7 +149,7 @@ async fn a_poison_retry_becomes_a_letter_of_its_delivery() {
 /// RabbitMQ 4.3.6 fails to dead-letter this message, and then can't declare queues.
 #[tokio::test]
 async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
-    let app = TestApp::start("removed", &[]).await;
+    let app = TestApp::builder().process().start().await;
     stop_worker(&app).await;
     let (events, event) = (format!("{}.events", app.prefix), step_event().keyword(3).id("returned").json());
     let odd = RawMessage::new(b"13010", &event).text(TextProperty::ReplyTo, b"Jos\xE9");
@@ -163,18 +163,18 @@ async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
     assert_eq!(records[0].json()["reason"], "poison", "the first record is a worker's");
     assert_eq!(app.receiver.requests().len(), 0);
     replay_reason(&app.waypost, "poison").await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     // A message may have the header from another queue.
     let count = [short_string(b"x-delivery-count"), [b"l".as_slice(), &500_i64.to_be_bytes()].concat()].concat();
     let moved = RawMessage::new(b"13010", step_event().keyword(3).id("moved").json()).headers(&count);
     publish_raw(Broker::shared().await, events.as_bytes(), vec![moved]).await;
-    app.receiver.wait_until(|requests| requests.len() == 2).await;
+    app.receiver.expect_any().times(2).await;
 }
 
 #[tokio::test]
 async fn each_delivery_of_a_parked_batch_becomes_one_letter() {
     const DELIVERIES: usize = 60;
-    let app = TestApp::start("removed", &[]).await;
+    let app = TestApp::builder().process().start().await;
     let other = app.start_second_worker().await;
     let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 3)["maxConcurrency"] = json!(1);
@@ -199,7 +199,7 @@ async fn each_delivery_of_a_parked_batch_becomes_one_letter() {
     let dead: Vec<String> = rejected.iter().flat_map(|body| delivery_ids(body)).collect();
     let expected: BTreeSet<String> = dead.iter().cloned().collect();
     assert!(rejected.len() < dead.len(), "some deliveries share a message");
-    app.receiver.reply("/agent", Answer::ok());
+    app.receiver.reply("/agent", 200);
     app.waypost.restart().await;
     other.restart().await;
 
@@ -222,8 +222,7 @@ async fn each_delivery_of_a_parked_batch_becomes_one_letter() {
 }
 
 async fn parked_count(waypost: &Waypost) -> f64 {
-    let metrics = waypost.metrics().await;
-    metrics.iter().filter(|(name, _)| name.starts_with("waypost_deliveries_parked_total")).map(|(_, count)| count).sum()
+    waypost.metric_sum("waypost_deliveries_parked_total").await
 }
 
 /// Takes all messages of the delay queues.
@@ -244,7 +243,7 @@ fn delivery_ids(body: &[u8]) -> Vec<String> {
 #[tokio::test]
 async fn messages_removed_by_policies_become_letters() {
     let broker = Broker::private().await;
-    let app = TestApp::start_on(&broker.url(), "removed", &[]).await;
+    let app = TestApp::builder().process().broker(&broker.url()).start().await;
     stop_worker(&app).await;
     let events = format!("{}.events", app.prefix);
     let pattern = format!("^{}$", events.replace('.', "\\."));

@@ -22,7 +22,7 @@ async fn start_slow_replay(app: &TestApp) -> String {
     app.create_dead_letters(3, LETTERS).await;
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": RATE });
     let replay = app.waypost.create_replay(&order).await;
-    app.receiver.wait_until(|requests| requests.len() >= 5).await;
+    app.receiver.expect_any().at_least(5).await;
     replay
 }
 
@@ -47,7 +47,7 @@ async fn wait_until_idle(app: &TestApp, replay: &str, state: &str) -> usize {
 
 #[tokio::test]
 async fn a_paused_replay_sends_nothing_and_can_be_resumed() {
-    let app = TestApp::start("control", &[]).await;
+    let app = TestApp::builder().process().start().await;
     let replay = start_slow_replay(&app).await;
     let reply = app.waypost.control_replay(&replay, "pause").await;
     assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "paused"), "{reply:?}");
@@ -73,7 +73,7 @@ async fn a_paused_replay_sends_nothing_and_can_be_resumed() {
 
 #[tokio::test]
 async fn a_cancelled_replay_releases_unsent_letters() {
-    let app = TestApp::start("control", &[]).await;
+    let app = TestApp::start().await;
     let replay = start_slow_replay(&app).await;
     let reply = app.waypost.control_replay(&replay, "cancel").await;
     assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "cancelled"), "{reply:?}");
@@ -92,7 +92,7 @@ async fn a_cancelled_replay_releases_unsent_letters() {
 
 #[tokio::test]
 async fn a_command_that_does_not_fit_the_state_is_refused() {
-    let app = TestApp::start("control", &[]).await;
+    let app = TestApp::start().await;
     let replay = start_slow_replay(&app).await;
     let refused = async |replay: &str, what: &str| {
         let problem = app.waypost.control_replay(replay, what).await.expect_problem(409);
@@ -124,9 +124,9 @@ async fn a_command_that_does_not_fit_the_state_is_refused() {
 
 #[tokio::test]
 async fn a_replay_stops_with_many_failures() {
-    let app = TestApp::start("control", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 100).await;
-    app.receiver.reply("/agent", Answer::status(500));
+    app.receiver.reply("/agent", 500);
     let order = json!({ "filter": { "status": 410 }, "stopOnFailureRatio": 0.5 });
     let id = app.waypost.create_replay(&order).await;
     let replay = app.waypost.wait_for_replay(&id, "stopped").await;
@@ -145,7 +145,7 @@ async fn a_replay_stops_with_many_failures() {
 
 #[tokio::test]
 async fn a_replay_continues_with_few_failures() {
-    let app = TestApp::start("control", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 100).await;
     // The failures are spread over the replay, so the failure ratio is never reached.
     app.receiver.reply_with("/agent", |_, earlier| Answer::status(if earlier % 10 == 3 { 500 } else { 200 }));
@@ -158,7 +158,7 @@ async fn a_replay_continues_with_few_failures() {
 
 #[tokio::test]
 async fn an_invalid_request_replays_nothing() {
-    let app = TestApp::start("control", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 2).await;
     let letters = ids(&app.waypost.letters("").await);
     let refused = [
@@ -202,7 +202,7 @@ async fn an_invalid_request_replays_nothing() {
 
 #[tokio::test]
 async fn two_replays_never_claim_the_same_letter() {
-    let app = TestApp::start("control", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 30).await;
     let letters = ids(&app.waypost.letters("").await);
     let first = json!({ "filter": { "campaignId": "13010" }, "ratePerSecond": 0.1 });
@@ -227,7 +227,7 @@ async fn two_replays_never_claim_the_same_letter() {
 
 #[tokio::test]
 async fn the_list_of_replays_has_the_newest_first_and_pages() {
-    let app = TestApp::start("control", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 5).await;
     let mut ordered = Vec::new();
     for letter in ids(&app.waypost.letters("").await) {

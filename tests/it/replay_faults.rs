@@ -34,11 +34,11 @@ async fn assert_all_sent(app: &TestApp, by: &Waypost, replay: &str, letters: usi
 async fn a_killed_worker_continues_with_ten_thousand_letters() {
     const LETTERS: usize = 10_000;
     let _turn = heavy().await;
-    let app = TestApp::start("faults", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.create_dead_letters(3, LETTERS).await;
     let replay = replay_all(&app).await;
     for so_far in [3_000, 6_000] {
-        app.receiver.wait_until(|requests| requests.len() >= so_far).await;
+        app.receiver.expect_any().at_least(so_far).await;
         app.waypost.kill().await;
         app.waypost.restart().await;
     }
@@ -50,10 +50,10 @@ async fn a_killed_broker_loses_none_of_ten_thousand_letters() {
     const LETTERS: usize = 10_000;
     let _turn = heavy().await;
     let broker = Broker::private().await;
-    let app = TestApp::start_on(&broker.url(), "faults", &[]).await;
+    let app = TestApp::builder().broker(&broker.url()).start().await;
     app.create_dead_letters(3, LETTERS).await;
     let replay = replay_all(&app).await;
-    app.receiver.wait_until(|requests| requests.len() >= 3_000).await;
+    app.receiver.expect_any().at_least(3_000).await;
     broker.kill().await;
     broker.start().await;
     assert_all_sent(&app, &app.waypost, &replay, LETTERS, 1).await;
@@ -64,7 +64,7 @@ async fn a_killed_broker_loses_none_of_ten_thousand_letters() {
 async fn two_workers_never_send_the_same_letter() {
     const LETTERS: usize = 2_000;
     let _turn = heavy().await;
-    let app = TestApp::start("faults", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, LETTERS).await;
     let second = app.start_second_worker().await;
     second.wait_for_letter_count("state=pending", LETTERS).await;
@@ -77,7 +77,7 @@ async fn two_workers_never_send_the_same_letter() {
 async fn another_worker_continues_after_a_kill() {
     const LETTERS: usize = 2_000;
     let _turn = heavy().await;
-    let app = TestApp::start("faults", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.create_dead_letters(3, LETTERS).await;
     let second = app.start_second_worker().await;
     second.wait_for_letter_count("state=pending", LETTERS).await;
@@ -103,14 +103,14 @@ async fn another_worker_continues_after_a_kill() {
 async fn replays_survive_the_deletion_of_their_queue() {
     const LETTERS: usize = 2_000;
     let _turn = heavy().await;
-    let app = TestApp::start("faults", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, LETTERS).await;
     let queues = Broker::shared().await.queues(&app.prefix).await;
     let queues: Vec<&String> = queues.keys().filter(|name| name.contains("replay")).collect();
     assert!(!queues.is_empty(), "replays have no queue");
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(100)));
     let replay = replay_all(&app).await;
-    app.receiver.wait_until(|requests| requests.len() >= 200).await;
+    app.receiver.expect_any().at_least(200).await;
     for queue in queues {
         app.amqp.delete_queue(queue).await;
     }
@@ -122,11 +122,11 @@ async fn replays_survive_the_deletion_of_their_queue() {
 async fn a_stopped_replay_loses_none_and_sends_none_twice() {
     const LETTERS: usize = 2_000;
     let _turn = heavy().await;
-    let app = TestApp::start("faults", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.create_dead_letters(3, LETTERS).await;
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(100)));
     let replay = replay_all(&app).await;
-    app.receiver.wait_until(|requests| requests.len() >= 500).await;
+    app.receiver.expect_any().at_least(500).await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
     assert!(app.receiver.requests().len() < LETTERS, "the replay did not stop");
@@ -138,11 +138,11 @@ async fn a_stopped_replay_loses_none_and_sends_none_twice() {
 async fn a_large_replay_does_not_delay_new_events() {
     const LETTERS: usize = 3_000;
     let _turn = heavy().await;
-    let app = TestApp::start("faults", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, LETTERS).await;
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(150)));
     let replay = replay_all(&app).await;
-    app.receiver.wait_until(|requests| requests.len() >= 200).await;
+    app.receiver.expect_any().at_least(200).await;
     let fresh = |requests: &[Request]| requests.iter().filter(|request| request.path() == "/survey").count();
     for number in 0..20 {
         app.publish(step_event().keyword(5).id(&format!("fresh-{number}"))).await;

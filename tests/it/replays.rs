@@ -10,7 +10,7 @@ use crate::support::dead_letters::{header_value, ids, text_field};
 use crate::support::json::{newest, oldest, only, only_of, remove_entry, webhook_mut};
 use crate::support::receiver::Request;
 use crate::support::{Answer, Message, Receiver};
-use crate::test_app::{TestApp, bearer_token, example_campaign, step_event};
+use crate::test_app::{TestApp, example_campaign, step_event};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -24,14 +24,14 @@ fn counts(replay: &Value) -> [u64; 4] {
 
 #[tokio::test]
 async fn a_letter_replayed_by_id_is_sent_unchanged() {
-    let app = TestApp::start("replays", &[]).await;
-    app.receiver.reply("/offers", Answer::status(410));
+    let app = TestApp::start().await;
+    app.receiver.reply("/offers", 410);
     app.publish(step_event().keyword(4).id("e-1")).await;
     app.publish(step_event().keyword(4).id("e-2")).await;
     let letters = app.waypost.wait_for_letters("", 2).await;
     let (letter, other) = (text_field(newest(&letters), "id"), text_field(oldest(&letters), "id"));
     let delivery = text_field(newest(&letters), "deliveryId");
-    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.reply("/offers", 200);
 
     let reply = app.waypost.post("/v1/replays", &json!({ "ids": [letter] })).await;
     assert_eq!(reply.status, 202, "{reply:?}");
@@ -71,7 +71,7 @@ async fn a_letter_replayed_by_id_is_sent_unchanged() {
 
 #[tokio::test]
 async fn a_filter_replays_exactly_the_matching_letters() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 12).await;
     app.create_dead_letters(4, 30).await;
     let letters = app.waypost.letters("").await;
@@ -99,12 +99,12 @@ async fn a_filter_replays_exactly_the_matching_letters() {
 
 #[tokio::test]
 async fn a_failed_replay_creates_a_linked_letter_without_retries() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(4, 3).await;
     let old = app.waypost.letters("").await;
     let answers =
         vec![Answer::status(500).body("still broken"), Answer::status(429).header("retry-after", "1"), Answer::reset()];
-    app.receiver.reply_in_turn("/offers", answers);
+    app.receiver.reply("/offers", answers);
     let scheduled = app.waypost.metric("waypost_retries_scheduled_total").await;
     let id = app.waypost.create_replay(&json!({ "ids": ids(&old) })).await;
     let replay = app.waypost.wait_for_replay(&id, "done").await;
@@ -141,7 +141,7 @@ async fn a_failed_replay_creates_a_linked_letter_without_retries() {
     app.waypost.wait_for_metric("waypost_replayed_total{outcome=\"dead\"}", 3.0).await;
 
     // The new letter can be replayed too.
-    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.reply("/offers", 200);
     let id = app.waypost.create_replay(&json!({ "filter": { "reason": text_field(&new[0], "reason") } })).await;
     let replay = app.waypost.wait_for_replay(&id, "done").await;
     assert_eq!(replay["failed"], json!(0), "{replay:#}");
@@ -149,7 +149,7 @@ async fn a_failed_replay_creates_a_linked_letter_without_retries() {
 
 #[tokio::test]
 async fn a_malformed_message_is_published_again_unchanged() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::start().await;
     let bodies: [&[u8]; 3] = [b"no event", b"\xff\xfe{}\x00", b" { \"campaignId\" : \"13010\" , \"date\":1.50 }\n"];
     app.amqp.publish(&format!("{}.events", app.prefix), bodies.map(Message::raw)).await;
     let old = app.waypost.wait_for_letters("reason=malformed", bodies.len()).await;
@@ -177,15 +177,14 @@ async fn a_malformed_message_is_published_again_unchanged() {
 
 #[tokio::test]
 async fn a_poison_message_is_published_as_an_event_again() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
     app.create_poison_message(&step_event().keyword(3).id("poison").json()).await;
     app.waypost.restart().await;
     let letters = ids(&app.waypost.wait_for_letters("reason=poison", 1).await);
     let replay = app.waypost.create_replay(&json!({ "ids": letters })).await;
-    let requests = app.receiver.wait_until(|requests| requests.len() == 1).await;
-    assert_eq!(requests[0].path(), "/agent");
+    app.receiver.expect("/agent").await;
     app.waypost.wait_for_replay(&replay, "done").await;
     app.waypost.wait_for_state_counts(&[("replayed", 1)]).await;
     assert_eq!(
@@ -196,8 +195,8 @@ async fn a_poison_message_is_published_as_an_event_again() {
 
 #[tokio::test]
 async fn current_or_original_configuration_is_used() {
-    let app = TestApp::start("replays", &[]).await;
-    app.receiver.reply("/offers", Answer::status(410));
+    let app = TestApp::start().await;
+    app.receiver.reply("/offers", 410);
     for event in ["e-1", "e-2"] {
         app.publish(step_event().keyword(4).id(event)).await;
     }
@@ -208,7 +207,7 @@ async fn current_or_original_configuration_is_used() {
     webhook["url"] = app.receiver.url("/mended").into();
     webhook["headers"] = json!({ "X-Api-Key": "the-new-key" });
     app.waypost.put_campaign(&campaign).await;
-    app.receiver.reply("/offers", Answer::ok());
+    app.receiver.reply("/offers", 200);
     app.receiver.clear_requests();
 
     let [current, original] = &letters[..] else { panic!("not two letters: {letters:?}") };
@@ -228,18 +227,18 @@ async fn current_or_original_configuration_is_used() {
 
 #[tokio::test]
 async fn letters_of_deleted_webhooks_have_no_original_configuration() {
-    let app = TestApp::start("replays", &[]).await;
-    app.receiver.reply("/survey", Answer::status(503));
+    let app = TestApp::start().await;
+    app.receiver.reply("/survey", 503);
     let mut disabled = example_campaign(&app.receiver);
     webhook_mut(&mut disabled, "Welcome Message", 5)["enabled"] = json!(false);
     app.publish(step_event().keyword(5).id("e-1")).await;
-    app.receiver.wait_until(|requests| !requests.is_empty()).await;
+    app.receiver.expect_any().at_least(1).await;
     app.waypost.put_campaign(&disabled).await;
     let letters = app.waypost.wait_for_letters("reason=webhook_disabled", 1).await;
     let letter = only(&letters);
     assert_eq!((text_field(letter, "url"), &letter["status"]), (&*app.receiver.url("/survey"), &json!(503)));
     app.waypost.put_campaign(&example_campaign(&app.receiver)).await;
-    app.receiver.reply("/survey", Answer::ok());
+    app.receiver.reply("/survey", 200);
 
     let by_id = json!({ "ids": ids(&letters), "config": "original" });
     let refused = app.waypost.post("/v1/replays", &by_id).await.expect_problem(409);
@@ -256,7 +255,7 @@ async fn letters_of_deleted_webhooks_have_no_original_configuration() {
 
 #[tokio::test]
 async fn letters_of_a_deleted_webhook_cannot_be_replayed() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(4, 1).await;
     app.create_dead_letters(5, 2).await;
     let mut campaign = example_campaign(&app.receiver);
@@ -288,13 +287,11 @@ async fn letters_of_a_deleted_webhook_cannot_be_replayed() {
 
 #[tokio::test]
 async fn a_dry_run_previews_and_changes_nothing() {
-    let app = TestApp::start_with_tokens("replays").await;
+    let app = TestApp::builder().tokens().start().await;
     app.create_dead_letters(3, 4).await;
     app.create_dead_letters(4, 3).await;
     let letters = app.waypost.letters("").await;
-    let send = async |role: &str, order: Value| {
-        app.waypost.send_as(Some(&bearer_token(role)), Method::POST, "/v1/replays", Some(&order)).await
-    };
+    let send = async |role: &str, order: Value| app.send_as(role, Method::POST, "/v1/replays", Some(&order)).await;
     let chosen = json!({ "filter": { "campaignId": "13010" }, "dryRun": true });
     send("viewer", chosen.clone()).await.expect_problem(403);
     for (role, key) in [("operator", "********"), ("editor", "…")] {
@@ -335,7 +332,7 @@ async fn a_dry_run_previews_and_changes_nothing() {
 
 #[tokio::test]
 async fn the_preview_has_a_request_for_each_endpoint() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::start().await;
     let other = Receiver::start();
     let elsewhere = |campaign: &mut Value, enabled: bool| {
         webhook_mut(campaign, "Welcome Message", 3)["enabled"] = json!(enabled);
@@ -347,7 +344,7 @@ async fn the_preview_has_a_request_for_each_endpoint() {
     // The oldest letters can't be sent, and only the newest goes to another destination.
     app.create_dead_letters(3, 6).await;
     app.create_dead_letters(4, 6).await;
-    other.reply("/survey", Answer::status(410));
+    other.reply("/survey", 410);
     app.publish(step_event().keyword(5).id("elsewhere")).await;
     app.waypost.wait_for_letter_count("", 13).await;
     elsewhere(&mut campaign, false);
@@ -368,7 +365,7 @@ async fn the_preview_has_a_request_for_each_endpoint() {
 
 #[tokio::test]
 async fn the_requested_rate_is_kept() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 20).await;
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 10 });
     let replay = app.waypost.create_replay(&order).await;
@@ -386,7 +383,7 @@ async fn the_requested_rate_is_kept() {
 
 #[tokio::test]
 async fn a_hanging_endpoint_delays_only_its_own_replay() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::start().await;
     let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 3)["timeoutMs"] = json!(30_000);
     app.waypost.put_campaign(&campaign).await;
@@ -394,7 +391,7 @@ async fn a_hanging_endpoint_delays_only_its_own_replay() {
     app.receiver.reply("/agent", Answer::never());
     let hanging = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 1000 });
     app.waypost.create_replay(&hanging).await;
-    app.receiver.wait_until(|requests| requests.len() >= 32).await;
+    app.receiver.expect_any().at_least(32).await;
 
     app.create_dead_letters(5, 10).await;
     let replay = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
@@ -405,12 +402,12 @@ async fn a_hanging_endpoint_delays_only_its_own_replay() {
 
 #[tokio::test]
 async fn letters_written_during_a_replay_are_not_included() {
-    let app = TestApp::start("replays", &[]).await;
+    let app = TestApp::start().await;
     app.create_dead_letters(3, 15).await;
-    app.receiver.reply("/agent", Answer::status(410));
+    app.receiver.reply("/agent", 410);
     let order = json!({ "filter": { "status": 410 }, "ratePerSecond": 10 });
     let replay = app.waypost.create_replay(&order).await;
-    app.receiver.wait_until(|requests| requests.len() >= 3).await;
+    app.receiver.expect_any().at_least(3).await;
     for number in 0..5 {
         app.publish(step_event().keyword(3).id(&format!("fresh-{number}"))).await;
     }

@@ -11,15 +11,13 @@ use crate::test_app::{TestApp, example_campaign, step_event};
 
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
-    let app = TestApp::start("retries", &[]).await;
+    let app = TestApp::start().await;
     // The reset is on a new connection, because a request on a reused one is sent again immediately.
     let redirect = Answer::status(302).header("location", "/elsewhere").header("connection", "close");
-    let answers = vec![Answer::status(500), redirect, Answer::reset(), Answer::ok()];
-    app.receiver.reply_in_turn("/offers", answers);
-    app.publish(step_event().keyword(4).id("e-1")).await;
-    let requests = app.receiver.wait_until(|requests| requests.len() == 4).await;
-    assert_eq!(app.receiver.requests_by_webhook_id().len(), 1);
-    assert!(requests.iter().all(|request| request.body == requests[0].body));
+    app.receiver.reply("/offers", [Answer::status(500), redirect, Answer::reset(), Answer::ok()]);
+    app.publish(step_event().keyword(4)).await;
+    let requests = app.receiver.expect("/offers").times(4).same_webhook_id().same_body().await;
+    assert_eq!(app.receiver.requests().len(), 4, "the redirect was followed");
     for pair in requests.windows(2) {
         let wait = pair[1].at - pair[0].at;
         assert!(wait >= Duration::from_millis(950), "waited {wait:?} instead of 1 s");
@@ -34,10 +32,10 @@ async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
 
 #[tokio::test]
 async fn retry_after_delays_the_next_attempt() {
-    let app = TestApp::start("retries", &[]).await;
-    app.receiver.reply_in_turn("/offers", vec![Answer::status(429).header("retry-after", "3"), Answer::ok()]);
-    app.publish(step_event().keyword(4).id("e-1")).await;
-    let requests = app.receiver.wait_until(|requests| requests.len() == 2).await;
+    let app = TestApp::start().await;
+    app.receiver.reply("/offers", [Answer::status(429).header("retry-after", "3"), Answer::ok()]);
+    app.publish(step_event().keyword(4)).await;
+    let requests = app.receiver.expect("/offers").times(2).same_webhook_id().await;
     let wait = requests[1].at - requests[0].at;
     assert!(wait >= Duration::from_millis(2_950), "waited {wait:?} instead of 3 s");
     assert_eq!(app.waypost.metric("waypost_retries_scheduled_total").await, 1.0, "waits on several delay queues");
@@ -45,7 +43,7 @@ async fn retry_after_delays_the_next_attempt() {
 
 #[tokio::test]
 async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_history() {
-    let app = TestApp::start("retries", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "3")]).await;
+    let app = TestApp::builder().set("retry.maxAttempts", 3).start().await;
     app.receiver.reply("/offers", Answer::status(503).body("overloaded"));
     app.publish(step_event().keyword(4).id("e-1")).await;
     let letters = app.dead_letters(1).await;
@@ -80,11 +78,11 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
 
 #[tokio::test]
 async fn a_webhooks_own_policy_takes_precedence() {
-    let app = TestApp::start("retries", &[]).await;
+    let app = TestApp::start().await;
     let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 4)["retry"] = json!({ "maxAttempts": 2, "permanentStatuses": [404] });
     app.waypost.put_campaign(&campaign).await;
-    app.receiver.reply_in_turn("/offers", vec![Answer::status(410), Answer::status(410), Answer::status(404)]);
+    app.receiver.reply("/offers", [410, 410, 404]);
     app.publish(step_event().keyword(4).id("e-1")).await;
     let letters = app.dead_letters(1).await;
     assert_eq!(only(&letters)["reason"], "exhausted", "410 is no permanent status here");
@@ -96,11 +94,11 @@ async fn a_webhooks_own_policy_takes_precedence() {
 
 #[tokio::test]
 async fn permanent_failures_are_not_retried() {
-    let app = TestApp::start("retries", &[]).await;
+    let app = TestApp::start().await;
     let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 5)["url"] = json!("http://10.255.255.1/never-dialled");
     app.put_campaign_allowed_earlier(&campaign).await;
-    app.receiver.reply("/offers", Answer::status(410));
+    app.receiver.reply("/offers", 410);
     app.publish(step_event().keyword(4).id("e-1")).await;
     app.publish(step_event().keyword(5).id("e-2")).await;
     let letters = app.dead_letters(2).await;
@@ -116,12 +114,12 @@ async fn permanent_failures_are_not_retried() {
 
 #[tokio::test]
 async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
-    let app = TestApp::start("retries", &[]).await;
-    app.receiver.reply("/offers", Answer::status(500));
-    app.receiver.reply("/survey", Answer::status(500));
+    let app = TestApp::start().await;
+    app.receiver.reply("/offers", 500);
+    app.receiver.reply("/survey", 500);
     app.publish(step_event().keyword(4).id("e-deleted")).await;
     app.publish(step_event().keyword(5).id("e-disabled")).await;
-    app.receiver.wait_until(|requests| requests.len() >= 2).await;
+    app.receiver.expect_any().at_least(2).await;
     let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 5)["enabled"] = json!(false);
     remove_entry(&mut campaign, "Welcome Message", 4);
@@ -135,23 +133,23 @@ async fn a_waiting_delivery_is_dead_when_its_webhook_is_removed() {
 
 #[tokio::test]
 async fn a_retry_uses_the_current_webhook() {
-    let app = TestApp::start("retries", &[]).await;
-    app.receiver.reply("/offers", Answer::status(500));
+    let app = TestApp::start().await;
+    app.receiver.reply("/offers", 500);
     app.publish(step_event().keyword(4).id("e-1")).await;
-    app.receiver.wait_until(|requests| !requests.is_empty()).await;
+    app.receiver.expect("/offers").at_least(1).await;
     let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 4)["url"] = json!(app.receiver.url("/mended"));
     webhook_mut(&mut campaign, "Welcome Message", 4)["body"] = json!({ "source": "mended" });
     app.waypost.put_campaign(&campaign).await;
-    let requests = app.receiver.wait_until(|requests| requests.iter().any(|request| request.path() == "/mended")).await;
-    assert_eq!(requests.last().expect("a request").json()["source"], "mended");
+    let requests = app.receiver.expect("/mended").await;
+    assert_eq!(only(&requests).json()["source"], "mended");
     assert_eq!(app.receiver.requests_by_webhook_id().len(), 1, "the same delivery");
 }
 
 #[tokio::test]
 async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
-    let app = TestApp::start("retries", &[("WAYPOST_RETRY__INITIAL_DELAY", "4s")]).await;
-    app.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    let app = TestApp::builder().process().set("retry.initialDelay", "4s").start().await;
+    app.receiver.reply("/offers", [500, 200]);
     app.publish(step_event().keyword(4).id("e-1")).await;
     app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
     let rung = format!("{}.delay.4", app.prefix);
@@ -161,20 +159,17 @@ async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
     .await;
     app.waypost.kill().await;
     app.waypost.restart().await;
-    let requests = app.receiver.wait_until(|requests| requests.len() == 2).await;
-    assert_eq!(requests[0].webhook_id(), requests[1].webhook_id());
+    app.receiver.expect("/offers").times(2).same_webhook_id().await;
 }
 
 #[tokio::test]
 async fn a_long_wait_delays_no_other_delivery() {
-    let app = TestApp::start("retries", &[]).await;
+    let app = TestApp::start().await;
     app.receiver.reply("/survey", Answer::status(503).header("retry-after", "3600"));
-    app.receiver.reply_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    app.receiver.reply("/offers", [500, 200]);
     app.publish(step_event().keyword(5).id("e-long")).await;
     app.waypost.wait_for_metric("waypost_retries_scheduled_total", 1.0).await;
     app.publish(step_event().keyword(4).id("e-short")).await;
-    app.receiver
-        .wait_until(|requests| requests.iter().filter(|request| request.path() == "/offers").count() == 2)
-        .await;
+    app.receiver.expect("/offers").times(2).same_webhook_id().await;
     assert_eq!(app.amqp.depth(&format!("{}.delay.2048", app.prefix)).await, Some(1));
 }

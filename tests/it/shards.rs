@@ -23,7 +23,7 @@ fn distinct_deliveries(requests: &[Request]) -> usize {
 #[tokio::test]
 async fn events_are_spread_evenly_and_survive_a_change_of_shards() {
     let broker = Broker::private_with(&PLUGIN).await;
-    let app = TestApp::start_on(&broker.url(), "shards", &[("WAYPOST_BROKER__SHARDS", "4")]).await;
+    let app = TestApp::builder().process().broker(&broker.url()).set("broker.shards", 4).start().await;
     let exchange = format!("{}.events", app.prefix);
     let queues: Vec<String> =
         ["events", "events.1", "events.2", "events.3"].iter().map(|queue| format!("{}.{queue}", app.prefix)).collect();
@@ -76,7 +76,8 @@ async fn has_hash_bindings(broker: &Broker, prefix: &str) -> bool {
 async fn workers_with_different_shard_counts_lose_no_event() {
     let broker = Broker::private_with(&PLUGIN).await;
     let log = ("RUST_LOG", "warn,waypost_broker::shards=debug");
-    let old = TestApp::start_on(&broker.url(), "shards", &[("WAYPOST_BROKER__SHARDS", "3"), log]).await;
+    let old = TestApp::builder().process().broker(&broker.url()).set("broker.shards", 3).variable(log.0, log.1);
+    let old = old.start().await;
     let settings: Vec<(&str, &str)> = FAST_RETRIES.into_iter().chain([log]).collect();
     let new = Waypost::start_with(&broker.url(), &old.prefix, &settings).await;
     let exchange = format!("{}.events", old.prefix);
@@ -130,10 +131,8 @@ async fn workers_with_different_shard_counts_lose_no_event() {
 #[tokio::test]
 async fn two_workers_share_the_shards() {
     let broker = Broker::private_with(&PLUGIN).await;
-    let shards = [("WAYPOST_BROKER__SHARDS", "3")];
-    let app = TestApp::start_on(&broker.url(), "shards", &shards).await;
-    let settings: Vec<(&str, &str)> = FAST_RETRIES.into_iter().chain(shards).collect();
-    let second = Waypost::start_with(&broker.url(), &app.prefix, &settings).await;
+    let app = TestApp::builder().broker(&broker.url()).set("broker.shards", 3).start().await;
+    let second = app.start_second_worker().await;
     app.amqp.publish(&format!("{}.events", app.prefix), messages(&events_with_keyword(3_000, 3))).await;
     app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| distinct_deliveries(requests) == 3_000).await;
     let delivered = "waypost_deliveries_total{outcome=\"delivered\"}";

@@ -5,10 +5,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
-use crate::auth_test_app::AuthTestApp;
 use crate::support::json::{only_of, webhook_id};
 use crate::support::receiver::Request;
-use crate::support::{Amqp, Broker};
+use crate::test_app::TestApp;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -24,8 +23,8 @@ fn verifies(secret: &str, request: &Request) -> bool {
 }
 
 /// A worker with one webhook that has this secret, and the webhook's path.
-async fn start(secret: Option<&str>) -> (AuthTestApp, String) {
-    let app = AuthTestApp::start("signing").await;
+async fn start(secret: Option<&str>) -> (TestApp, String) {
+    let app = TestApp::builder().tokens().without_campaign().start().await;
     let mut webhook = json!({ "url": app.receiver.url("/signed") });
     if let Some(secret) = secret {
         webhook["secret"] = json!(secret);
@@ -36,12 +35,11 @@ async fn start(secret: Option<&str>) -> (AuthTestApp, String) {
     (app, format!("/v1/webhooks/{id}"))
 }
 
-async fn publish_and_receive(app: &AuthTestApp, event: &str) -> Request {
-    let amqp = Amqp::connect(&Broker::shared().await.url()).await;
+async fn publish_and_receive(app: &TestApp, event: &str) -> Request {
     let event = json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "eventId": event });
     let before = app.receiver.requests().len();
-    amqp.publish_events(&app.prefix, &[event]).await;
-    app.receiver.wait_until(move |requests| requests.len() > before).await.pop().expect("a request")
+    app.publish(&event).await;
+    app.receiver.expect_any().at_least(before + 1).await.pop().expect("a request")
 }
 
 #[tokio::test]

@@ -1,13 +1,18 @@
 //! The setup of most tests: a worker on the shared broker, a receiver, and the documented example campaign.
 
+mod builder;
+
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
+use self::builder::TestAppBuilder;
 use crate::support::amqp::Record;
-use crate::support::receiver::Request;
-use crate::support::{Amqp, Answer, Broker, BrokerObjects, Message, Receiver, Waypost, unique, wait_until};
+use crate::support::reply::Reply;
+use crate::support::waypost::RunIn;
+use crate::support::{Amqp, Answer, BrokerObjects, Message, Receiver, Waypost, unique, wait_until};
 
 /// Retries within seconds. One second is the shortest delay of the delay queues.
 pub(crate) const FAST_RETRIES: [(&str, &str); 3] =
@@ -19,56 +24,75 @@ const MAX_DELIVERED_LETTERS: usize = 1_000;
 /// For slow operations on a busy machine.
 pub(crate) const SLOW_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// All roles, from the fewest permissions to the most.
+pub(crate) const ROLES: [&str; 3] = ["viewer", "operator", "editor"];
+
 /// A worker, a receiver, and an AMQP client in the role of the platform.
 pub(crate) struct TestApp {
     pub(crate) prefix: String,
     pub(crate) waypost: Waypost,
     pub(crate) receiver: Receiver,
     pub(crate) amqp: Amqp,
+    broker_url: String,
+    variables: Vec<(String, String)>,
+    place: RunIn,
     // Dropped last, after the worker. `None` on a broker of the test.
     _objects: Option<BrokerObjects>,
 }
 
 impl TestApp {
     /// Starts a worker on the shared broker, with the example campaign.
-    pub(crate) async fn start(name: &str, more: &[(&str, &str)]) -> Self {
-        let url = Broker::shared().await.url();
-        let mut app = Self::start_on(&url, name, more).await;
-        app._objects = Some(BrokerObjects::new(&url, &app.prefix));
-        app
+    pub(crate) async fn start() -> Self {
+        Self::builder().start().await
     }
 
-    /// Like [`start`](Self::start), on a broker of the test.
-    pub(crate) async fn start_on(url: &str, name: &str, more: &[(&str, &str)]) -> Self {
-        let prefix = unique(name);
-        let environment: Vec<(&str, &str)> = FAST_RETRIES.into_iter().chain(more.iter().copied()).collect();
-        let mut waypost = Waypost::start_with(url, &prefix, &environment).await;
-        // A worker without `http.tokens` ignores the token.
-        waypost.authenticate(&bearer_token("editor"));
-        let receiver = Receiver::start();
-        waypost.put_campaign(&example_campaign(&receiver)).await;
-        let amqp = Amqp::connect(url).await;
-        Self { prefix, waypost, receiver, amqp, _objects: None }
+    pub(crate) fn builder() -> TestAppBuilder {
+        TestAppBuilder::new()
     }
 
-    /// Like [`start`](Self::start), with a token for each role. Requests use the editor's token.
-    pub(crate) async fn start_with_tokens(name: &str) -> Self {
-        Self::start(name, &[("WAYPOST_HTTP__TOKENS", &token_settings())]).await
-    }
-
-    /// Starts a second worker with the same prefix and its own store. The app must be on the shared broker.
+    /// Starts a second worker with the same prefix and settings, and its own store.
     pub(crate) async fn start_second_worker(&self) -> Waypost {
-        Waypost::start_with(&Broker::shared().await.url(), &self.prefix, &FAST_RETRIES).await
+        builder::start_worker(self.place, &self.broker_url, &self.prefix, &self.variables).await
+    }
+
+    /// Sends a request with a role's token. An empty role sends no token.
+    pub(crate) async fn send_as(&self, role: &str, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        self.send_as_with(role, method, path, &[], body.map(Value::to_string).unwrap_or_default()).await
+    }
+
+    /// Like [`send_as`](Self::send_as), with headers and a body of any type.
+    pub(crate) async fn send_as_with(
+        &self,
+        role: &str,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Reply {
+        let token = bearer_token(role);
+        let mut headers = headers.to_vec();
+        if !role.is_empty() {
+            headers.push(("authorization", &token));
+        }
+        self.waypost.send_exactly(method, path, &headers, body).await
+    }
+
+    pub(crate) async fn get_as(&self, role: &str, path: &str) -> Reply {
+        self.send_as(role, Method::GET, path, None).await
+    }
+
+    /// Stores a campaign, and returns the reply.
+    pub(crate) async fn put_campaign(&self, campaign: &Value) -> Reply {
+        self.waypost.put_campaign(campaign).await
     }
 
     /// Stores a campaign whose URLs the app's worker refuses, with another worker that allows them. This happens when
-    /// settings change. The app must be on the shared broker.
+    /// settings change.
     pub(crate) async fn put_campaign_allowed_earlier(&self, campaign: &Value) {
         let settings = [("WAYPOST_EGRESS__ALLOW", "127.0.0.0/8,10.0.0.0/8")];
-        let lenient = Waypost::start_with(&Broker::shared().await.url(), &self.prefix, &settings).await;
+        let lenient = Waypost::start_in_thread(&self.broker_url, &self.prefix, &settings).await;
         let put = lenient.put_campaign(campaign).await;
-        lenient.terminate();
-        lenient.wait_for_exit().await;
+        drop(lenient);
         let path = format!("/v1/campaigns/{}", campaign["id"].as_str().expect("an id"));
         wait_until("the campaign at the worker", SLOW_TIMEOUT, async || {
             (self.waypost.get(&path).await.headers.get("etag") == put.headers.get("etag")).then_some(())
@@ -99,15 +123,14 @@ impl TestApp {
             .map(|number| step_event().keyword(keyword).id(&format!("{names}-{number}")).json())
             .collect();
         self.amqp.publish_events(&self.prefix, &events).await;
-        let attempted = |requests: &[Request]| requests.iter().filter(|request| request.path() == path).count();
-        self.receiver.wait_until_within(SLOW_TIMEOUT, |requests| attempted(requests) >= delivered).await;
+        self.receiver.expect(path).at_least(delivered).within(SLOW_TIMEOUT).await;
         self.copy_dead_letter(&format!("{names}-0"), count - delivered).await;
         let total = before + count as u64;
         wait_until("the letters in the view", SLOW_TIMEOUT, async || {
             (self.waypost.count_letters("").await >= total).then_some(())
         })
         .await;
-        self.receiver.reply(path, Answer::ok());
+        self.receiver.reply(path, 200);
         self.receiver.clear_requests();
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeleteOptions, ExchangeUnbindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 
-use crate::support::receiver::Request;
 use crate::support::waypost::{CommandOutput, cli};
 use crate::support::{Amqp, Answer, Broker, Waypost, unique, wait_until};
 use crate::test_app::{FAST_RETRIES, SLOW_TIMEOUT, TestApp, events_with_keyword, step_event};
@@ -66,14 +65,14 @@ async fn close_permanently(broker: &Broker, user: &str, name: &str) {
 
 #[tokio::test]
 async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
-    let app = TestApp::start("topology", &[]).await;
+    let app = TestApp::builder().process().start().await;
     let (channel, events) = (app.amqp.channel().await, format!("{}.events", app.prefix));
     let unbound =
         channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
     unbound.await.expect("unbound");
     wait_for_repair(&app.waypost, "binding").await;
     app.publish(step_event().keyword(3).id("after")).await;
-    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     app.waypost.wait_for_log_line("missing broker object restored").await;
 
     // The worker delivers, so it is ready, and reports what happened.
@@ -97,7 +96,7 @@ async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
 #[tokio::test]
 async fn a_binding_that_is_removed_while_events_wait_is_reported_too() {
     // One event at a time, and a slow receiver, so that the other events wait.
-    let app = TestApp::start("topology", &[("WAYPOST_BROKER__PREFETCH", "1")]).await;
+    let app = TestApp::builder().set("broker.prefetch", 1).start().await;
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
     app.amqp.publish_events(&app.prefix, &events_with_keyword(200, 3)).await;
     let (channel, events) = (app.amqp.channel().await, format!("{}.events", app.prefix));
@@ -117,7 +116,7 @@ async fn a_binding_that_is_removed_while_events_wait_is_reported_too() {
 #[tokio::test]
 async fn the_binding_between_the_exchanges_of_shards_is_restored_too() {
     let broker = Broker::private_with(&["rabbitmq_consistent_hash_exchange"]).await;
-    let app = TestApp::start_on(&broker.url(), "topology", &[("WAYPOST_BROKER__SHARDS", "3")]).await;
+    let app = TestApp::builder().broker(&broker.url()).set("broker.shards", 3).start().await;
     let channel = app.amqp.channel().await;
     let (events, shards) = (format!("{}.events", app.prefix), format!("{}.events.shards", app.prefix));
     let options = ExchangeUnbindOptions::default();
@@ -131,12 +130,12 @@ async fn the_binding_between_the_exchanges_of_shards_is_restored_too() {
     unbound.await.expect("unbound");
     wait_for_repair(&app.waypost, "binding").await;
     app.publish(step_event().keyword(3).id("after")).await;
-    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.receiver.expect_any().await;
 }
 
 #[tokio::test]
 async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delivers() {
-    let app = TestApp::start("topology", &[]).await;
+    let app = TestApp::builder().process().start().await;
     let (channel, name) = (app.amqp.channel().await, |name: &str| format!("{}.{name}", app.prefix));
     for queue in ["delay.4", "delay.32768"] {
         channel.queue_delete(name(queue).into(), QueueDeleteOptions::default()).await.expect("deleted");
@@ -146,7 +145,7 @@ async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delive
     wait_for_repair(&app.waypost, "exchange").await;
     assert_eq!(app.amqp.depth(&name("delay.4")).await, Some(0));
     app.publish(step_event().keyword(3).id("after")).await;
-    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     // None of these losses aborts requests in flight.
     assert!(
         !app.waypost.log_lines().iter().any(|line| line.contains("not consuming")),
@@ -171,14 +170,14 @@ async fn replace_with_classic_queue(amqp: &Amqp, queue: &str) {
 
 #[tokio::test]
 async fn a_queue_of_another_type_is_reported() {
-    let app = TestApp::start("topology", &[]).await;
+    let app = TestApp::start().await;
     let rung = format!("{}.delay.8", app.prefix);
     replace_with_classic_queue(&app.amqp, &rung).await;
     let words = wait_until_unready(&app.waypost, &rung).await;
     assert!(words.contains("Waypost wants"), "{words}");
     assert_eq!(app.waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
     app.publish(step_event().keyword(3).id("meanwhile")).await;
-    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     app.amqp.delete_queue(&rung).await;
     app.waypost.wait_until_ready().await;
 }
@@ -187,13 +186,13 @@ async fn a_queue_of_another_type_is_reported() {
 async fn revoked_permissions_are_reported_with_the_command_to_grant_them() {
     let broker = Broker::shared().await;
     let (user, url) = create_user(broker).await;
-    let app = TestApp::start_on(&url, "topology", &[]).await;
+    let app = TestApp::builder().broker(&url).start().await;
     broker.ctl(&["set_permissions", &user, "^$", ".*", ".*"]).await;
     let words = wait_until_unready(&app.waypost, "set_permissions").await;
     assert!(words.contains(&user) && words.contains("ACCESS_REFUSED"), "{words}");
     // Deliveries continue.
     app.publish(step_event().keyword(3).id("meanwhile")).await;
-    app.receiver.wait_until(|requests: &[Request]| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
     app.waypost.wait_until_ready().await;
     broker.ctl(&["set_permissions", &user, ".*", "^$", ".*"]).await;

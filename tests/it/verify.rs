@@ -2,21 +2,21 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, wait_until};
+use crate::support::{Amqp, Broker, Receiver, Waypost, unique, wait_until};
 use crate::test_app::SLOW_TIMEOUT;
 
 #[tokio::test]
 async fn verify_accounts_for_deliveries_and_detects_a_purge() {
     let broker = Broker::shared().await;
     let (prefix, receiver) = (unique("verify"), Receiver::start());
-    receiver.reply("/fails", Answer::status(500));
+    receiver.reply("/fails", 500);
     let settings = [("WAYPOST_RETRY__INITIAL_DELAY", "40s"), ("WAYPOST_RETRY__JITTER", "0")];
     let one = Waypost::start_with(&broker.url(), &prefix, &settings).await;
     let other = Waypost::start_with(&broker.url(), &prefix, &settings).await;
     let section = |label: &str, retry: Value| json!({ "label": label, "webhook": { "url": receiver.url(&format!("/{label}")), "retry": retry } });
     let sections =
         [section("works", json!({})), section("fails", json!({})), section("dies", json!({ "maxAttempts": 1 }))];
-    receiver.reply("/dies", Answer::status(400));
+    receiver.reply("/dies", 400);
     one.put_campaign(&json!({ "id": "c", "sections": sections })).await;
     wait_until("the campaign on the other worker", SLOW_TIMEOUT, async || {
         (other.get("/v1/campaigns/c").await.status == 200).then_some(())

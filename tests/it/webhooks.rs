@@ -4,16 +4,16 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::auth_test_app::AuthTestApp;
 use crate::support::Answer;
 use crate::support::json::{entry, section, webhook, webhook_id, webhook_mut};
-use crate::support::waypost::Reply;
+use crate::support::reply::Reply;
+use crate::test_app::TestApp;
 use crate::test_app::example_campaign;
 
 /// A worker with the example campaign, and the paths of its webhooks: those of keywords 3, 4 and 5, and that of the
 /// section `Offers`.
-async fn start() -> (AuthTestApp, [String; 4]) {
-    let app = AuthTestApp::start("webhooks").await;
+async fn start() -> (TestApp, [String; 4]) {
+    let app = TestApp::builder().tokens().without_campaign().start().await;
     let put = app.put_campaign(&example_campaign(&app.receiver)).await.json();
     let ids = [
         webhook_id(&put, "Welcome Message", 3),
@@ -24,11 +24,11 @@ async fn start() -> (AuthTestApp, [String; 4]) {
     (app, ids.map(|id| format!("/v1/webhooks/{id}")))
 }
 
-async fn put(app: &AuthTestApp, path: &str, webhook: &Value) -> Reply {
+async fn put(app: &TestApp, path: &str, webhook: &Value) -> Reply {
     app.send_as("editor", Method::PUT, path, Some(webhook)).await
 }
 
-async fn get_campaign(app: &AuthTestApp) -> Reply {
+async fn get_campaign(app: &TestApp) -> Reply {
     app.get_as("editor", "/v1/campaigns/13010").await
 }
 

@@ -11,7 +11,7 @@ use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campai
 
 #[tokio::test]
 async fn a_killed_worker_accounts_for_ten_thousand_events() {
-    let app = TestApp::start("worker", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
+    let app = TestApp::builder().process().set("retry.maxAttempts", 2).start().await;
     // A tenth is gone, a tenth fails once, and the rest is delivered. The id of a delivery decides, so all attempts
     // behave alike.
     let fate = |id: &str| id.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 10;
@@ -23,7 +23,7 @@ async fn a_killed_worker_accounts_for_ten_thousand_events() {
     let events = events_with_keyword(10_000, 3);
     app.amqp.publish_events(&app.prefix, &events).await;
     for so_far in [1_500, 4_000, 7_000] {
-        app.receiver.wait_until(|requests| requests.len() > so_far).await;
+        app.receiver.expect_any().at_least(so_far + 1).await;
         app.waypost.kill().await;
         app.waypost.restart().await;
     }
@@ -61,11 +61,11 @@ async fn a_killed_worker_accounts_for_ten_thousand_events() {
 #[tokio::test]
 async fn a_stop_finishes_deliveries_in_flight() {
     // So few in flight that none is parked. Unsent deliveries are still events.
-    let app = TestApp::start("worker", &[("WAYPOST_BROKER__PREFETCH", "64")]).await;
+    let app = TestApp::builder().process().set("broker.prefetch", 64).start().await;
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(20)));
     let events = events_with_keyword(3_000, 3);
     app.amqp.publish_events(&app.prefix, &events).await;
-    app.receiver.wait_until(|requests| requests.len() > 700).await;
+    app.receiver.expect_any().at_least(701).await;
     app.waypost.terminate();
     assert!(app.waypost.wait_for_exit().await.success());
     let warning = app.waypost.log_lines().into_iter().find(|line| line.contains("stopping before all"));
@@ -78,20 +78,20 @@ async fn a_stop_finishes_deliveries_in_flight() {
     });
     left.await;
     app.waypost.restart().await;
-    app.receiver.wait_until_within(SLOW_TIMEOUT, |requests| requests.len() >= 3_000).await;
+    app.receiver.expect_any().at_least(3_000).within(SLOW_TIMEOUT).await;
     app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", (3_000 - sent) as f64).await;
     assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "a delivery was sent twice");
 }
 
 #[tokio::test]
 async fn unfinished_deliveries_are_requeued_after_the_grace() {
-    let app = TestApp::start("worker", &[("WAYPOST_SHUTDOWN__GRACE", "1s")]).await;
+    let app = TestApp::builder().process().set("shutdown.grace", "1s").start().await;
     let mut campaign = example_campaign(&app.receiver);
     webhook_mut(&mut campaign, "Welcome Message", 3)["timeoutMs"] = json!(30_000);
     app.waypost.put_campaign(&campaign).await;
-    app.receiver.reply_in_turn("/agent", vec![Answer::never(), Answer::ok()]);
+    app.receiver.reply("/agent", [Answer::never(), Answer::ok()]);
     app.publish(step_event().keyword(3).id("e-1")).await;
-    app.receiver.wait_until(|requests| requests.len() == 1).await;
+    app.receiver.expect_any().await;
     let asked = Instant::now();
     app.waypost.terminate();
     // Before the timeout of the request.
@@ -99,22 +99,21 @@ async fn unfinished_deliveries_are_requeued_after_the_grace() {
     let took = asked.elapsed();
     assert!(took >= Duration::from_millis(900), "the worker did not wait for the grace period: {took:?}");
     app.waypost.restart().await;
-    app.receiver.wait_until(|requests| requests.len() == 2).await;
-    assert_eq!(app.receiver.requests_by_webhook_id().len(), 1);
+    app.receiver.expect("/agent").times(2).same_webhook_id().await;
 }
 
 #[tokio::test]
 async fn a_hanging_receiver_does_not_stop_the_others() {
-    let app = TestApp::start("worker", &[]).await;
+    let app = TestApp::builder().process().start().await;
     app.receiver.reply("/survey", Answer::never());
     // The maximum of concurrent requests to an unknown receiver.
     for number in 0..8 {
         app.publish(step_event().keyword(5).id(&format!("hangs-{number}"))).await;
     }
-    app.receiver.wait_until(|requests| requests.len() == 8).await;
+    app.receiver.expect_any().times(8).await;
     let events = events_with_keyword(500, 3);
     app.amqp.publish_events(&app.prefix, &events).await;
-    app.receiver.wait_until(|requests| requests.len() == 508).await;
+    app.receiver.expect_any().times(508).await;
     // Messages behind the slow ones were acknowledged. Only the slow ones are delivered again.
     let queue = format!("{}.events", app.prefix);
     let broker = Broker::shared().await;

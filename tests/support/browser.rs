@@ -40,7 +40,7 @@ pub(crate) use thirtyfour::Key;
 
 /// Chromium has no sandbox as root. It must not search for a proxy. The shared memory of a container may be too small
 /// for it.
-const CHROMIUM_FLAGS: [&str; 9] = [
+const CHROMIUM_FLAGS: [&str; 11] = [
     "--headless",
     "--no-sandbox",
     "--disable-dev-shm-usage",
@@ -50,6 +50,8 @@ const CHROMIUM_FLAGS: [&str; 9] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-extensions",
+    "--disable-features=Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider",
 ];
 
 /// A usual window width on a desktop.

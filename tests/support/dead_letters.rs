@@ -5,8 +5,9 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::reply::Reply;
 use super::wait::{DEFAULT_TIMEOUT, poll_until};
-use super::waypost::{Reply, Waypost};
+use super::waypost::Waypost;
 
 impl Waypost {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {

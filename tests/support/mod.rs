@@ -1,5 +1,5 @@
 //! Test support without mocks: RabbitMQ nodes (a shared one, and private ones to kill), a receiver of webhooks, a proxy
-//! that cuts connections, a browser, and the product as a process.
+//! that cuts connections, a browser, and the product as a process or on a thread.
 //!
 //! Tests wait for conditions with [`wait_until`], and never sleep.
 #![allow(dead_code, unused_imports, reason = "a helper may be here before the test that needs it")]
@@ -10,8 +10,10 @@ pub(crate) mod broker;
 pub(crate) mod broker_objects;
 pub(crate) mod browser;
 pub(crate) mod chaos;
+pub(crate) mod cli_process;
 pub(crate) mod cluster;
 pub(crate) mod dead_letters;
+pub(crate) mod expectation;
 pub(crate) mod heavy;
 pub(crate) mod json;
 pub(crate) mod lossy_proxy;
@@ -20,10 +22,12 @@ pub(crate) mod proxy;
 pub(crate) mod raw_amqp;
 pub(crate) mod raw_receiver;
 pub(crate) mod receiver;
+pub(crate) mod reply;
 pub(crate) mod tools;
 pub(crate) mod unique;
 pub(crate) mod wait;
 pub(crate) mod waypost;
+pub(crate) mod worker_thread;
 
 pub(crate) use amqp::{Amqp, Message};
 pub(crate) use broker::Broker;

@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::background_server::BackgroundServer;
+use super::expectation::Expectation;
 use super::wait::{DEFAULT_TIMEOUT, poll_until};
 
 #[derive(Debug, Clone)]
@@ -136,6 +137,41 @@ impl Answer {
     }
 }
 
+/// Answers in the order of requests.
+pub(crate) trait IntoReplies {
+    fn into_replies(self) -> Vec<Answer>;
+}
+
+impl IntoReplies for u16 {
+    fn into_replies(self) -> Vec<Answer> {
+        vec![Answer::status(self)]
+    }
+}
+
+impl<const N: usize> IntoReplies for [u16; N] {
+    fn into_replies(self) -> Vec<Answer> {
+        self.map(Answer::status).into()
+    }
+}
+
+impl IntoReplies for Answer {
+    fn into_replies(self) -> Vec<Answer> {
+        vec![self]
+    }
+}
+
+impl<const N: usize> IntoReplies for [Answer; N] {
+    fn into_replies(self) -> Vec<Answer> {
+        self.into()
+    }
+}
+
+impl IntoReplies for Vec<Answer> {
+    fn into_replies(self) -> Vec<Answer> {
+        self
+    }
+}
+
 /// A receiver on a free port of 127.0.0.1. By default it answers 200 to everything.
 pub(crate) struct Receiver {
     address: SocketAddr,
@@ -162,13 +198,10 @@ impl Receiver {
         format!("http://{}{path}", self.address)
     }
 
-    /// Sets the answer to all further requests to `path`.
-    pub(crate) fn reply(&self, path: &str, answer: Answer) {
-        self.reply_with(path, move |_, _| answer.clone());
-    }
-
-    /// Sets the answers to further requests to `path`, in this order. The last answer repeats.
-    pub(crate) fn reply_in_turn(&self, path: &str, answers: Vec<Answer>) {
+    /// Sets the answers to further requests to `path`, in this order: a status, an [`Answer`], or an array of either.
+    /// The last answer repeats.
+    pub(crate) fn reply(&self, path: &str, replies: impl IntoReplies) {
+        let answers = replies.into_replies();
         assert!(!answers.is_empty(), "no answers to give");
         self.reply_with(path, move |_, earlier| answers[earlier.min(answers.len() - 1)].clone());
     }
@@ -181,6 +214,15 @@ impl Receiver {
 
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.state.lock().requests.clone()
+    }
+
+    /// The requests to a path, or to all paths.
+    pub(super) fn requests_to(&self, path: Option<&str>) -> Vec<Request> {
+        self.state.lock().requests_to(path).cloned().collect()
+    }
+
+    pub(super) fn count_requests_to(&self, path: Option<&str>) -> usize {
+        self.state.lock().requests_to(path).count()
     }
 
     /// The number of requests with each `webhook-id`.
@@ -200,6 +242,18 @@ impl Receiver {
     /// Forgets all requests. The scripts keep their state.
     pub(crate) fn clear_requests(&self) {
         self.state.lock().requests.clear();
+    }
+
+    /// Awaited, waits for requests to `path`. One request, if nothing else is said.
+    #[track_caller]
+    pub(crate) fn expect(&self, path: &str) -> Expectation<'_> {
+        Expectation::new(self, Some(path.to_owned()))
+    }
+
+    /// Like [`expect`](Self::expect), for requests to all paths.
+    #[track_caller]
+    pub(crate) fn expect_any(&self) -> Expectation<'_> {
+        Expectation::new(self, None)
     }
 
     /// Waits until `condition` holds for the requests, and returns them. Panics with the requests otherwise.
@@ -228,7 +282,8 @@ impl Receiver {
         }
     }
 
-    fn describe_requests(&self) -> String {
+    /// The last requests, for a message.
+    pub(super) fn describe_requests(&self) -> String {
         let requests = self.requests();
         let mut text = format!("{} came", requests.len());
         let last = requests.len().saturating_sub(20);
@@ -250,6 +305,12 @@ struct Inner {
     requests: Vec<Request>,
     scripts: HashMap<String, Arc<Script>>,
     in_flight: HashMap<String, InFlight>,
+}
+
+impl Inner {
+    fn requests_to(&self, path: Option<&str>) -> impl Iterator<Item = &Request> {
+        self.requests.iter().filter(move |request| path.is_none_or(|path| request.path() == path))
+    }
 }
 
 #[derive(Default)]

@@ -1,89 +1,52 @@
-//! The product as a process, used over HTTP and the command line.
+//! A worker, used over HTTP and the command line. It runs as a process or on a thread of the test.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, Method};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::broker::{run_blocking, send_signal};
+use super::reply::Reply;
 use super::unique::free_port;
 use super::wait::{DEFAULT_TIMEOUT, poll_until};
+use super::worker_thread::WorkerThread;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
 
 /// The number of last log lines that a failing test prints.
 const LOG_LINES_SHOWN: usize = 60;
 
-/// `waypost serve`. Its store and port stay the same over restarts. In a failing test, dropping it prints the last log
-/// lines.
+/// A worker. Its store and port stay the same over restarts. In a failing test, dropping it prints the last log lines.
 pub(crate) struct Waypost {
     environment: Vec<(String, String)>,
     port: u16,
+    // Dropped before the folder.
+    worker: Worker,
     folder: TempDir,
-    process: Mutex<Option<Child>>,
     lines: Arc<Mutex<Vec<String>>>,
     client: Client,
+    authorization: Option<String>,
 }
 
-/// The product's response to a request.
-#[derive(Debug, Clone)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    /// Names are in lower case.
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: String,
+/// Where a worker runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RunIn {
+    /// `waypost serve`: for tests that kill it, send signals, read its log or measure its memory.
+    Process,
+    /// Starts faster, and a debugger sees both sides.
+    Thread,
 }
 
-impl Reply {
-    /// Panics if the body is not JSON.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// Asserts the status and the problem document, and returns the problem.
-    #[track_caller]
-    pub(crate) fn expect_problem(&self, status: u16) -> Problem {
-        assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
-        let problem = self.json();
-        assert_eq!(problem["status"], status, "{problem:#}");
-        let text = |value: &Value, name: &str| match value[name].as_str() {
-            Some(text) if !text.is_empty() => text.to_owned(),
-            _ => panic!("no {name}: {problem:#}"),
-        };
-        for name in ["type", "title"] {
-            text(&problem, name);
-        }
-        let violations = problem["errors"].as_array().cloned().unwrap_or_default();
-        let path = |violation: &Value| {
-            assert!(text(violation, "message").len() > 10, "no sentence: {problem:#}");
-            text(violation, "path")
-        };
-        Problem { detail: text(&problem, "detail"), paths: violations.iter().map(path).collect() }
-    }
-
-    /// The paths of all violations of a refused document.
-    #[track_caller]
-    pub(crate) fn violation_paths(&self) -> Vec<String> {
-        let Problem { paths, .. } = self.expect_problem(422);
-        assert!(!paths.is_empty(), "no violations: {self:?}");
-        paths
-    }
-}
-
-/// A problem document.
-#[derive(Debug)]
-pub(crate) struct Problem {
-    pub(crate) detail: String,
-    /// The path of each violation of a document or parameter.
-    pub(crate) paths: Vec<String>,
+enum Worker {
+    Process(Mutex<Option<Child>>),
+    Thread(WorkerThread),
 }
 
 /// The output and exit code of a command.
@@ -107,8 +70,20 @@ impl Waypost {
         waypost
     }
 
+    /// Like [`start_with`](Self::start_with), but the worker runs on a thread of the test.
+    pub(crate) async fn start_in_thread(broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
+        let waypost = Self::launch_in(RunIn::Thread, broker_url, prefix, more);
+        waypost.wait_until_ready().await;
+        waypost
+    }
+
     /// Starts the product without waiting until it is ready.
     pub(crate) fn launch(broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
+        Self::launch_in(RunIn::Process, broker_url, prefix, more)
+    }
+
+    /// Like [`launch`](Self::launch), as a process or on a thread.
+    pub(crate) fn launch_in(place: RunIn, broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("waypost-store-").tempdir().expect("a temporary folder");
         let port = free_port();
         let store = folder.path().join("data").display().to_string();
@@ -121,29 +96,37 @@ impl Waypost {
             ("WAYPOST_EGRESS__ALLOW_HTTP", "true"),
             ("WAYPOST_EGRESS__ALLOW", "127.0.0.0/8"),
         ]);
+        if matches!(place, RunIn::Thread) {
+            // The end of the test must not wait longer for a receiver that never answers.
+            environment.insert("WAYPOST_SHUTDOWN__GRACE", "1s");
+        }
         environment.extend(more.iter().copied());
-        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let waypost = Self {
-            environment,
-            port,
-            folder,
-            process: Mutex::new(None),
-            lines: Arc::default(),
-            client: http_client(None),
+        let environment: Vec<(String, String)> =
+            environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let lines = Arc::default();
+        // The HTTP client and the worker need a crypto provider. Another test may have installed one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let worker = match place {
+            RunIn::Process => Worker::Process(Mutex::new(Some(spawn(&[], folder.path(), &environment, &lines)))),
+            RunIn::Thread => Worker::Thread(WorkerThread::start(folder.path(), &environment, Arc::clone(&lines))),
         };
-        waypost.spawn(&[]);
-        waypost
+        Self { environment, port, worker, folder, lines, client: http_client(), authorization: None }
     }
 
     /// Sets the `Authorization` of further requests that have none.
     pub(crate) fn authenticate(&mut self, authorization: &str) {
-        self.client = http_client(Some(authorization));
+        self.authorization = Some(authorization.to_owned());
     }
 
     pub(crate) async fn wait_until_ready(&self) {
         let ready = async || {
-            if let Some(status) = self.exit_status() {
-                panic!("the product ended ({status}) before it was ready");
+            match &self.worker {
+                Worker::Process(_) => {
+                    if let Some(status) = self.exit_status() {
+                        panic!("the product ended ({status}) before it was ready");
+                    }
+                }
+                Worker::Thread(thread) => assert!(!thread.has_ended(), "the worker ended before it was ready"),
             }
             let reply = self.client.get(self.url("/readyz")).send().await.ok()?;
             reply.status().is_success().then_some(())
@@ -194,14 +177,16 @@ impl Waypost {
 
     /// Starts the product again with the same store, port and environment, and waits until it is ready.
     pub(crate) async fn restart(&self) {
-        self.spawn(&[]);
+        self.relaunch(&[]);
         self.wait_until_ready().await;
     }
 
     /// Like [`restart`](Self::restart), but does not wait. `launcher` is a program with arguments that executes the
     /// product, or empty.
     pub(crate) fn relaunch(&self, launcher: &[&str]) {
-        self.spawn(launcher);
+        let mut process = self.lock_process();
+        assert!(process.is_none(), "the product is running");
+        *process = Some(spawn(launcher, self.folder.path(), &self.environment, &self.lines));
     }
 
     /// The exit status, if the process ended and [`wait_for_exit`](Self::wait_for_exit) has not returned it.
@@ -259,6 +244,21 @@ impl Waypost {
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
     ) -> Reply {
+        let mut headers = headers.to_vec();
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(AUTHORIZATION.as_str())) {
+            headers.extend(self.authorization.iter().map(|value| (AUTHORIZATION.as_str(), value.as_str())));
+        }
+        self.send_exactly(method, path, &headers, body).await
+    }
+
+    /// Like [`send_with`](Self::send_with), without the `Authorization` of [`authenticate`](Self::authenticate).
+    pub(crate) async fn send_exactly(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Reply {
         let mut request = self.client.request(method.clone(), self.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -305,6 +305,12 @@ impl Waypost {
         self.metrics().await.get(name).copied().unwrap_or_default()
     }
 
+    /// The sum of all metrics with this name, whatever their labels.
+    pub(crate) async fn metric_sum(&self, name: &str) -> f64 {
+        let metrics = self.metrics().await;
+        metrics.iter().filter(|(metric, _)| metric.split('{').next() == Some(name)).map(|(_, value)| value).sum()
+    }
+
     /// Waits until a metric is at least `least`.
     pub(crate) async fn wait_for_metric(&self, name: &str, least: f64) {
         let reached = async || (self.metric(name).await >= least).then_some(());
@@ -322,7 +328,10 @@ impl Waypost {
     }
 
     /// The lines printed so far, over all starts.
+    #[track_caller]
     pub(crate) fn log_lines(&self) -> Vec<String> {
+        // A thread has another subscriber than the product.
+        drop(self.lock_process());
         lock(&self.lines).clone()
     }
 
@@ -335,19 +344,12 @@ impl Waypost {
         }
     }
 
-    fn spawn(&self, launcher: &[&str]) {
-        let mut process = self.lock_process();
-        assert!(process.is_none(), "the product is running");
-        let mut command = waypost_command(launcher);
-        command.arg("serve").current_dir(self.folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.envs(self.environment.iter().cloned()).spawn().expect("the product starts");
-        collect_lines(child.stdout.take().expect("stdout is piped"), Arc::clone(&self.lines));
-        collect_lines(child.stderr.take().expect("stderr is piped"), Arc::clone(&self.lines));
-        *process = Some(child);
-    }
-
+    #[track_caller]
     fn lock_process(&self) -> MutexGuard<'_, Option<Child>> {
-        lock(&self.process)
+        match &self.worker {
+            Worker::Process(process) => lock(process),
+            Worker::Thread(_) => panic!("the worker runs on a thread: start it with `TestApp::builder().process()`"),
+        }
     }
 
     fn exit_status(&self) -> Option<ExitStatus> {
@@ -362,7 +364,9 @@ impl Waypost {
 
 impl Drop for Waypost {
     fn drop(&mut self) {
-        if let Some(mut child) = self.lock_process().take() {
+        if let Worker::Process(process) = &self.worker
+            && let Some(mut child) = lock(process).take()
+        {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -384,6 +388,16 @@ fn waypost_command(launcher: &[&str]) -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// Starts `waypost serve` by `launcher`, or directly if that is empty.
+fn spawn(launcher: &[&str], folder: &Path, environment: &[(String, String)], lines: &Arc<Mutex<Vec<String>>>) -> Child {
+    let mut command = waypost_command(launcher);
+    command.arg("serve").current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.envs(environment.iter().cloned()).spawn().expect("the product starts");
+    collect_lines(child.stdout.take().expect("stdout is piped"), Arc::clone(lines));
+    collect_lines(child.stderr.take().expect("stderr is piped"), Arc::clone(lines));
+    child
 }
 
 /// Collects the lines that a process prints until it closes the pipe.
@@ -409,15 +423,10 @@ async fn output_of(mut command: Command) -> CommandOutput {
     CommandOutput { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
-fn http_client(authorization: Option<&str>) -> Client {
-    // The client can't be built without a crypto provider, although it uses plain HTTP. Another test may have installed
-    // one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let authorization = authorization.map(|value| HeaderValue::from_str(value).expect("a header's value"));
-    let headers: HeaderMap = authorization.into_iter().map(|value| (AUTHORIZATION, value)).collect();
+fn http_client() -> Client {
     // Redirects are returned, not followed.
     let redirect = reqwest::redirect::Policy::none();
-    Client::builder().no_proxy().redirect(redirect).default_headers(headers).build().expect("an HTTP client")
+    Client::builder().no_proxy().redirect(redirect).build().expect("an HTTP client")
 }
 
 fn parse_metric(text: &str) -> f64 {

@@ -85,8 +85,8 @@ fn bar(sent: u64, total: u64) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::labels::tests::response;
     use super::*;
+    use crate::cli::replays::labels::tests::response;
 
     #[test]
     fn each_replay_is_a_row() {

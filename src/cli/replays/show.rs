@@ -33,8 +33,8 @@ mod tests {
     use serde_json::json;
     use waypost_core::replay::{Replay, ReplayState};
 
-    use super::super::labels::tests::response;
     use super::*;
+    use crate::cli::replays::labels::tests::response;
 
     #[test]
     fn a_replay_is_shown_with_its_next_commands() {

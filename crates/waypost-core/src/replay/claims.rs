@@ -104,28 +104,12 @@ mod tests {
     use chrono::{DateTime, TimeDelta};
 
     use super::*;
-    use crate::dead_letter::filter::LetterFilter;
     use crate::ids::DeadLetterId;
-    use crate::replay::{ReplayCommand, ReplayConfig, ReplayState};
+    use crate::replay::ReplayCommand;
+    use crate::replay::tests::example_replay;
 
     fn replay() -> Replay {
-        Replay {
-            id: ReplayId::new("rp_1"),
-            state: ReplayState::Running,
-            filter: Some(LetterFilter::default()),
-            ids: None,
-            rate_per_second: None,
-            config: ReplayConfig::Current,
-            stop_on_failure_ratio: None,
-            total: 0,
-            sent: 0,
-            delivered: 0,
-            requeued: 0,
-            failed: 0,
-            created_at: DateTime::UNIX_EPOCH + TimeDelta::seconds(100),
-            created_by: "ana".to_owned(),
-            ended_at: None,
-        }
+        Replay { created_at: DateTime::UNIX_EPOCH + TimeDelta::seconds(100), ..example_replay() }
     }
 
     /// The progress of a replay that has claimed this number of letters.

@@ -8,15 +8,16 @@ use crate::campaign::MASK;
 
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-fn progress(total: u64, ratio: Option<f64>) -> ReplayProgress {
-    let replay = Replay {
+/// A replay that has just been created.
+pub(super) fn example_replay() -> Replay {
+    Replay {
         id: ReplayId::new("rp_1"),
         state: ReplayState::Running,
         filter: Some(LetterFilter::default()),
         ids: None,
         rate_per_second: None,
         config: ReplayConfig::Current,
-        stop_on_failure_ratio: ratio,
+        stop_on_failure_ratio: None,
         total: 0,
         sent: 0,
         delivered: 0,
@@ -25,7 +26,11 @@ fn progress(total: u64, ratio: Option<f64>) -> ReplayProgress {
         created_at: NOW,
         created_by: "ana".to_owned(),
         ended_at: None,
-    };
+    }
+}
+
+fn progress(total: u64, ratio: Option<f64>) -> ReplayProgress {
+    let replay = Replay { stop_on_failure_ratio: ratio, ..example_replay() };
     let mut progress = ReplayProgress::new(replay);
     assert_eq!(progress.next_batch_size(), None, "a batch before all letters are claimed");
     progress.add_claimed(total);

@@ -36,17 +36,17 @@ impl SnapshotProgress {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use chrono::Utc;
 
     use super::*;
 
-    fn started(kind: RestoreKind) -> Control {
+    pub(in crate::campaigns) fn started(kind: RestoreKind) -> Control {
         let (restore, by, at) = ("r".to_owned(), "editor".to_owned(), Utc::now());
         Control::RestoreStarted { restore, kind, by, at, accepted_loss: None, is_answer: false }
     }
 
-    fn finished(restore: &str) -> Control {
+    pub(in crate::campaigns) fn finished(restore: &str) -> Control {
         Control::RestoreFinished { restore: restore.to_owned(), campaigns: 0, at: Utc::now() }
     }
 

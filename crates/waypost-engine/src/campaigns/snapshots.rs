@@ -121,18 +121,10 @@ async fn holds_within(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::campaigns::snapshot_progress::tests::{finished, started};
 
     fn requested(accepted_loss: Option<u64>) -> Control {
         Control::SnapshotWanted { accepted_loss, at: Utc::now() }
-    }
-
-    fn started(kind: RestoreKind) -> Control {
-        let (restore, by, at) = ("r".to_owned(), "editor".to_owned(), Utc::now());
-        Control::RestoreStarted { restore, kind, by, at, accepted_loss: None, is_answer: false }
-    }
-
-    fn finished(restore: &str) -> Control {
-        Control::RestoreFinished { restore: restore.to_owned(), campaigns: 0, at: Utc::now() }
     }
 
     #[test]
