@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Cargo's output folder.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test versions screenshots ci fmt lint doc book deny bench bench-quick steps backlog dead-letters outage soak chaos drill contract fuzz image image-test clean tools rustfmt clippy
+.PHONY: help demo serve test versions screenshots ci fmt lint doc book deny bench bench-quick steps backlog campaigns dead-letters outage soak chaos drill contract fuzz image image-test clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,10 @@ steps: tools ## Measure the cost of each step of a delivery without I/O (ARGS=re
 backlog: tools ## Measure the memory of a worker with a million events ready (ARGS=100000 for fewer)
 	scripts/install-rabbitmq
 	cargo bench --locked --bench backlog -- $(ARGS)
+
+campaigns: tools ## Measure workers with 100,000 campaigns and 500,000 changes (ARGS=10000 for fewer)
+	cargo bench --locked --bench campaigns --no-run
+	scripts/with-broker cargo bench --locked --bench campaigns -- $(ARGS)
 
 dead-letters: tools ## Measure a worker with a million dead letters (ARGS=100000 for fewer)
 	cargo bench --locked --bench dead_letters --no-run

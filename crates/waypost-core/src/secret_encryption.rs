@@ -187,6 +187,19 @@ impl fmt::Debug for Keyring {
     }
 }
 
+/// The ids of the keys that encrypted the secrets of a campaign, with repetitions. A value that only looks like an
+/// encrypted one has an empty id, which no key has.
+pub fn key_ids(campaign: &Campaign) -> impl Iterator<Item = &str> {
+    let secrets = campaign.places().flat_map(|place| {
+        let webhook = &**place.webhook;
+        let headers = webhook.headers.values().filter_map(Value::as_str);
+        let previous = webhook.previous_secrets.iter().map(|previous| previous.secret.as_str());
+        headers.chain(webhook.secret.as_deref()).chain(previous)
+    });
+    let encrypted = secrets.filter(|secret| secret.starts_with(PREFIX));
+    encrypted.map(|secret| split_encrypted(secret).map_or("", |(key, _)| key))
+}
+
 /// Whether a value has the format of an encrypted value. A document from a backup of campaigns may have such values.
 pub fn is_encrypted(value: &str) -> bool {
     split_encrypted(value).is_some()

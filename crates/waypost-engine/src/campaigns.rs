@@ -3,6 +3,8 @@
 //! The worker that accepts a change answers after it has applied the change, so its caller reads its own write.
 //! A change names the version that it was made on. A change made on an old version has no effect on any worker.
 
+mod catch_up_log;
+mod change_locks;
 mod comparison;
 mod completion;
 pub mod error;
@@ -20,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::Utc;
-use tokio::sync::watch;
+use tokio::sync::{RwLockWriteGuard, watch};
 use waypost_broker::names::Names;
 use waypost_broker::publisher::Publisher;
 use waypost_broker::stream_writer::StreamWriter;
@@ -30,6 +32,7 @@ use waypost_core::egress::EgressRules;
 use waypost_core::secret_encryption::{self, Keyring};
 use waypost_store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, StoredCampaign};
 
+use self::change_locks::{ChangeGuard, ChangeLocks};
 use self::error::CampaignError;
 use self::hold::StreamStatus;
 use self::random::random;
@@ -41,7 +44,7 @@ use crate::view_sync::SyncState;
 /// Time for a change to be published, confirmed and applied. After a timeout the change may still apply.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a change waits for earlier changes of this worker.
+/// How long a change waits for earlier changes of its campaign on this worker.
 const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Attempts of a change, if other workers change the same campaign.
@@ -78,8 +81,7 @@ pub struct Campaigns {
     snapshots: Arc<watch::Sender<SnapshotProgress>>,
     /// Locked while the store is read for a restore: the view must not be removed meanwhile.
     restore_mutex: Arc<tokio::sync::Mutex<()>>,
-    /// Locked during a change: a worker does not race against itself.
-    write_mutex: Arc<tokio::sync::Mutex<()>>,
+    change_locks: Arc<ChangeLocks>,
 }
 
 impl Campaigns {
@@ -97,7 +99,7 @@ impl Campaigns {
         let stream_status = Arc::new(watch::Sender::new(StreamStatus::Following));
         let log = names.campaigns();
         let appender = StreamWriter::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
-        let (history, snapshots, restore_mutex, write_mutex) = Default::default();
+        let (history, snapshots, restore_mutex, change_locks) = Default::default();
         Self {
             store,
             publisher,
@@ -113,7 +115,7 @@ impl Campaigns {
             history,
             snapshots,
             restore_mutex,
-            write_mutex,
+            change_locks,
         }
     }
 
@@ -176,7 +178,7 @@ impl Campaigns {
             check(precondition, current.as_deref())?;
             change(current.as_deref())?;
         }
-        let _write_lock = self.write_lock().await?;
+        let _change_lock = self.lock_campaign(id).await?;
         for _ in 0..MAX_ATTEMPTS {
             let current = self.store.campaign(id).map_err(CampaignError::from)?;
             check(precondition, current.as_deref())?;
@@ -204,12 +206,12 @@ impl Campaigns {
         Err(CampaignError::Precondition.into())
     }
 
-    /// Waits for this worker's other changes, and until the stream has been read.
+    /// Waits for this worker's other changes of the campaign, and until the stream has been read.
     ///
     /// A change appended to a new stream would hide that the stream lacks all earlier changes.
     /// No change is accepted while campaigns may be missing from the stream.
-    async fn write_lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
-        let guard = self.lock().await?;
+    async fn lock_campaign(&self, id: &str) -> Result<ChangeGuard<'_>, CampaignError> {
+        let guard = lock_in_time(self.change_locks.lock_campaign(id)).await?;
         let (mut is_following, mut stream_status) = (self.is_following.subscribe(), self.stream_status.subscribe());
         let log_read = async {
             tokio::select! {
@@ -227,9 +229,9 @@ impl Campaigns {
         }
     }
 
-    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
-        let guard = tokio::time::timeout(WRITE_LOCK_TIMEOUT, self.write_mutex.lock()).await;
-        guard.map_err(|_| CampaignError::Unavailable("other changes are waiting for the broker: try again".to_owned()))
+    /// Waits for all changes of this worker. It makes no change while the guard is held.
+    async fn lock_all_campaigns(&self) -> Result<RwLockWriteGuard<'_, ()>, CampaignError> {
+        lock_in_time(self.change_locks.lock_all()).await
     }
 
     /// Appends a change to the stream with encrypted secrets, and waits until this worker has applied it.
@@ -239,6 +241,11 @@ impl Campaigns {
         let body = serde_json::to_vec(&change).map_err(StoreError::from)?;
         Ok(self.appender.append(body).await?)
     }
+}
+
+async fn lock_in_time<T>(lock: impl Future<Output = T>) -> Result<T, CampaignError> {
+    let guard = tokio::time::timeout(WRITE_LOCK_TIMEOUT, lock).await;
+    guard.map_err(|_| CampaignError::Unavailable("other changes are waiting for the broker: try again".to_owned()))
 }
 
 #[derive(Debug, Clone)]

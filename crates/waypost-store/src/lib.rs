@@ -10,15 +10,15 @@ mod error;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
 
 use quick_cache::sync::Cache;
 use sled::{Db, Tree};
 use waypost_core::secret_encryption::Keyring;
 
-use campaigns::{CachedCampaign, CampaignWeighter};
-pub use campaigns::{Change, ChangeAuthor, ChangeOutcome, StoredCampaign, record, state};
+use campaigns::{CachedCampaign, CampaignIndex, CampaignWeighter};
+pub use campaigns::{CampaignsEntry, Change, ChangeAuthor, ChangeOutcome, StoredCampaign, record, state};
 use dead_letters::LetterView;
 pub use error::StoreError;
 
@@ -32,7 +32,13 @@ const CAMPAIGN_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 const CAMPAIGN_CACHE_ITEMS: usize = 1024;
 
 /// The version of the trees' layout. A store with another version is emptied and rebuilt from the streams.
-const FORMAT_VERSION: &[u8] = b"5";
+const FORMAT_VERSION: &[u8] = b"6";
+
+/// The version before. Its campaigns are taken over, and its dead letters have the same layout.
+const PREVIOUS_FORMAT_VERSION: &[u8] = b"5";
+
+/// The key of the description of a damage that was found while the store was open.
+const DAMAGE_KEY: &str = "damaged";
 
 #[derive(Clone)]
 pub struct Store {
@@ -40,13 +46,16 @@ pub struct Store {
     db: Db,
     /// Campaign id → [`StoredCampaign`].
     campaigns: Tree,
-    /// Webhook id → campaign id.
-    webhooks: Tree,
+    /// Campaign id → what [`CampaignIndex`] knows of it.
+    campaign_index: Tree,
     /// Stream → the position of the last record that was applied.
     positions: Tree,
     campaign_cache: Arc<Cache<String, CachedCampaign, CampaignWeighter>>,
-    /// Counts changes of the view. A cached campaign of another generation is read again.
+    index: Arc<RwLock<CampaignIndex>>,
+    /// Counts changes of the view.
     generation: Arc<AtomicU64>,
+    /// Locked while campaigns are written.
+    write_lock: Arc<Mutex<()>>,
     /// Decrypts the secrets of campaigns.
     keyring: Keyring,
     pub letters: LetterView,
@@ -84,7 +93,7 @@ impl Store {
         })
     }
 
-    /// Sets the keys and decrypts all secrets once, so that a missing key is found before the first event.
+    /// Sets the keys and checks that no key is missing before the first event.
     ///
     /// # Errors
     /// [`StoreError::Undecryptable`].
@@ -102,17 +111,28 @@ impl Store {
 
     fn open_and_check(path: &Path) -> Result<Self, StoreError> {
         let db = sled::Config::new().path(path).cache_capacity(PAGE_CACHE_BYTES).open()?;
-        if db.get("format")?.as_deref() != Some(FORMAT_VERSION) {
+        if let Some(damage) = db.get(DAMAGE_KEY)? {
+            return Err(StoreError::Damaged(String::from_utf8_lossy(&damage).into_owned()));
+        }
+        let format = db.get("format")?;
+        if ![Some(FORMAT_VERSION), Some(PREVIOUS_FORMAT_VERSION)].contains(&format.as_deref()) {
             // The default tree, which has the format version, cannot be dropped. It has nothing else.
             for tree in db.tree_names().into_iter().filter(|tree| *tree != db.name()) {
                 db.drop_tree(tree)?;
             }
             db.insert("format", FORMAT_VERSION)?;
         }
+        let (campaigns, campaign_index) = (db.open_tree("campaign-rows")?, db.open_tree("campaign-index")?);
+        if format.as_deref() == Some(PREVIOUS_FORMAT_VERSION) {
+            campaigns::upgrade(&db, &campaigns, &campaign_index)?;
+            db.insert("format", FORMAT_VERSION)?;
+        }
+        campaigns::drop_old_trees(&db)?;
         let store = Self {
             path: path.to_owned(),
-            campaigns: db.open_tree("campaigns")?,
-            webhooks: db.open_tree("webhooks")?,
+            index: Arc::new(RwLock::new(campaigns::load_index(&campaign_index)?)),
+            campaigns,
+            campaign_index,
             letters: LetterView::open(&db, path.join("dead-letters"))?,
             positions: db.open_tree("positions")?,
             campaign_cache: Arc::new(Cache::with_weighter(
@@ -121,12 +141,10 @@ impl Store {
                 CampaignWeighter,
             )),
             generation: Arc::default(),
+            write_lock: Arc::default(),
             keyring: Keyring::default(),
             db,
         };
-        for entry in &store.campaigns {
-            serde_json::from_slice::<StoredCampaign>(&entry?.1)?;
-        }
         store.position()?;
         store.view_state()?;
         Ok(store)

@@ -28,8 +28,7 @@ impl Campaigns {
         current: Option<&Campaign>,
     ) -> Result<Campaign, CampaignError> {
         document::assign_ids(&mut campaign, current, &|webhook: &WebhookId| {
-            // `check_owners` reports an error of the store.
-            matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
+            self.store.owner_of(webhook.as_str()).is_some_and(|owner| owner != id)
         });
         let campaign = self.decrypt(campaign)?;
         if campaign.id != id {
@@ -43,7 +42,7 @@ impl Campaigns {
     fn check_owners(&self, campaign: &Campaign) -> Result<(), CampaignError> {
         for place in campaign.places() {
             let webhook_id = place.webhook.id.as_str();
-            if let Some(owner) = self.store.owner_of(webhook_id)?
+            if let Some(owner) = self.store.owner_of(webhook_id)
                 && owner != campaign.id
             {
                 return Err(CampaignError::webhook_id_taken(&campaign.path_of(webhook_id), webhook_id, &owner));

@@ -22,13 +22,13 @@ impl Campaigns {
     }
 
     /// Whether the view has the campaign, which is not parsed.
-    pub fn exists(&self, id: &str) -> Result<bool, CampaignError> {
-        Ok(self.store.has_campaign(id)?)
+    pub fn exists(&self, id: &str) -> bool {
+        self.store.has_campaign(id)
     }
 
     /// The first `limit` ids of the view, in order.
-    pub fn ids(&self, limit: usize) -> Result<Vec<String>, CampaignError> {
-        Ok(self.store.campaign_ids(limit)?)
+    pub fn ids(&self, limit: usize) -> Vec<String> {
+        self.store.campaign_ids(limit)
     }
 
     /// Maps the first `limit` campaigns after the id `after`, ordered by id. Only one campaign is in memory at a time.
@@ -54,25 +54,7 @@ impl Campaigns {
         limit: usize,
         map: impl Fn(StoredCampaign) -> T,
     ) -> Result<Vec<T>, CampaignError> {
-        let needle = text.to_lowercase();
-        let contains = |text: &str| text.to_lowercase().contains(&needle);
-        let map_match = |stored: StoredCampaign| {
-            let id = stored.campaign.id.clone();
-            let is_match = contains(&id) || stored.campaign.name.as_deref().is_some_and(contains);
-            (id, is_match.then(|| map(stored)))
-        };
-        let (mut found, mut after) = (Vec::new(), after.map(str::to_owned));
-        // A search without a match reads every campaign.
-        tokio::task::block_in_place(|| {
-            while found.len() < limit {
-                let batch = self.store.campaigns(after.as_deref(), limit, map_match)?;
-                let Some((last, _)) = batch.last() else { break };
-                after = Some(last.clone());
-                found.extend(batch.into_iter().filter_map(|(_, mapped)| mapped));
-            }
-            found.truncate(limit);
-            Ok(found)
-        })
+        Ok(tokio::task::block_in_place(|| self.store.search_campaigns(text, after, limit, map))?)
     }
 
     /// Checks that the view has all configured campaigns.

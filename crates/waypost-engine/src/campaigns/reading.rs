@@ -1,4 +1,5 @@
-//! Reads the campaigns stream into the local view, and detects if the stream is incomplete.
+//! Reads the campaigns stream into the local view, and detects if the stream is incomplete. Records that have arrived
+//! together are applied together.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,21 +9,35 @@ use lapin::Connection;
 use tokio_util::task::AbortOnDropHandle;
 use waypost_broker::queue_stats;
 use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader, StreamRecord};
+use waypost_core::stream_position::StreamPosition;
 use waypost_store::record::{CampaignsRecord, Control, Decision, DecisionKind};
 use waypost_store::state::{Contents, Incomplete, ReadFrom, RecordEffect};
-use waypost_store::{ChangeOutcome, StoreError};
+use waypost_store::{CampaignsEntry, ChangeOutcome, StoreError};
 
 use super::Campaigns;
+use super::catch_up_log::CatchUpLog;
 use super::comparison::{Announcement, Comparison, ComparisonResult, Relation};
 use super::hold::{Hold, HoldReason, StreamStatus};
 use super::snapshots::SnapshotRequest;
 use super::view_history::ViewHistory;
 use crate::view_sync::{FollowError, SyncState};
 
+/// Maximum number of records applied in one transaction.
+const MAX_BATCH_RECORDS: usize = 500;
+
+/// Maximum number of bytes applied in one transaction; the last record may exceed them. In memory they are several times
+/// as large.
+const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
+
 /// Reads the campaigns stream over one connection.
 pub struct StreamSession {
     log: StreamReader,
     mode: ReadMode,
+    /// Records that were read and not applied yet.
+    entries: Vec<CampaignsEntry>,
+    /// Whether the records that the stream had when reading started are all applied.
+    has_reached_end: bool,
+    catch_up_log: CatchUpLog,
     /// Messages that wait for a retry, if the view was empty when reading started.
     waiting_messages: u64,
     /// Whether a decision has made the view complete since it was last current.
@@ -97,7 +112,17 @@ impl Campaigns {
             }
         };
         self.update_version_gauge()?;
-        Ok(StreamSession { log, mode, waiting_messages, is_completed: false, request: None, answer: None })
+        Ok(StreamSession {
+            log,
+            mode,
+            entries: Vec::new(),
+            has_reached_end: false,
+            catch_up_log: CatchUpLog::new(),
+            waiting_messages,
+            is_completed: false,
+            request: None,
+            answer: None,
+        })
     }
 
     /// Applies the stream until the connection is lost or the stream must be opened again. Events must not be resolved
@@ -105,45 +130,49 @@ impl Campaigns {
     pub async fn follow(&self, mut session: StreamSession) -> Result<(), FollowError> {
         let mut end = InitialEnd::NotReached;
         loop {
-            if end == InitialEnd::NotReached && session.log.is_caught_up() {
+            session.has_reached_end |= session.entries.is_empty() && session.log.is_caught_up();
+            if end == InitialEnd::NotReached && session.has_reached_end {
                 end = InitialEnd::Reached;
                 if self.handle_initial_end(&mut session).await? == NextStep::Reopen {
                     return Ok(());
                 }
             }
             self.answer_request(&mut session)?;
-            let record = session.log.next().await?;
-            let content = self.parse_record(&record);
-            if let Some(CampaignsRecord::Control(control)) = &content {
-                self.follow_snapshots(control);
-                session.request = SnapshotRequest::after(control, session.request);
+            if session.entries.is_empty() {
+                self.read_entries(&mut session).await?;
             }
             let from = match &mut session.mode {
                 ReadMode::Apply(from) => *from,
-                ReadMode::Compare(comparison) => match comparison.compare(&record.position, content.as_ref()) {
-                    Relation::Unknown => {
-                        self.confirm_control(&record, content.as_ref());
-                        if end == InitialEnd::Reached
-                            && let Some(decision) = comparison.new_decision()
-                        {
-                            self.replace(decision.clone())?;
-                            return Ok(());
-                        }
-                        continue;
-                    }
-                    relation => {
-                        tracing::info!(log = self.log, offset = record.position.offset, "campaigns stream continues");
-                        let from = self.history().read_from();
-                        session.mode = ReadMode::Apply(from);
-                        end = InitialEnd::NotReached;
-                        if relation == Relation::AtPosition {
+                // Records are compared one by one.
+                ReadMode::Compare(comparison) => {
+                    let Some(CampaignsEntry { position, record }) = session.entries.first() else { continue };
+                    match comparison.compare(position, record.as_ref()) {
+                        Relation::Unknown => {
+                            self.confirm_control(position, record.as_ref());
+                            session.entries.clear();
+                            if end == InitialEnd::Reached
+                                && let Some(decision) = comparison.new_decision()
+                            {
+                                self.replace(decision.clone())?;
+                                return Ok(());
+                            }
                             continue;
                         }
-                        from
+                        relation => {
+                            tracing::info!(log = self.log, offset = position.offset, "campaigns stream continues");
+                            let from = self.history().read_from();
+                            session.mode = ReadMode::Apply(from);
+                            end = InitialEnd::NotReached;
+                            if relation == Relation::AtPosition {
+                                session.entries.clear();
+                                continue;
+                            }
+                            from
+                        }
                     }
-                },
+                }
             };
-            match self.apply(&record, content.as_ref(), from)? {
+            match self.apply(&mut session, from)? {
                 RecordEffect::Completed => {
                     session.is_completed = true;
                     end = InitialEnd::NotReached;
@@ -152,8 +181,34 @@ impl Campaigns {
                 RecordEffect::Held if *self.sync_state.borrow() == SyncState::Current => break,
                 RecordEffect::Held | RecordEffect::None | RecordEffect::Changed(_) | RecordEffect::Restored { .. } => {}
             }
+            // Applying does not wait for anything, and the connection is watched by the same task.
+            tokio::task::yield_now().await;
         }
         self.reopen();
+        Ok(())
+    }
+
+    /// Reads the next record and the records that have arrived after it. A batch ends where the records end that the
+    /// stream had when reading started: the view is current before newer records are applied.
+    async fn read_entries(&self, session: &mut StreamSession) -> Result<(), FollowError> {
+        let max_records = match session.mode {
+            ReadMode::Apply(_) => MAX_BATCH_RECORDS,
+            ReadMode::Compare(_) => 1,
+        };
+        let mut bytes = 0;
+        let mut next = Some(session.log.next().await?);
+        while let Some(record) = next {
+            bytes += record.body.len();
+            let content = self.parse_record(&record);
+            if let Some(CampaignsRecord::Control(control)) = &content {
+                self.follow_snapshots(control);
+                session.request = SnapshotRequest::after(control, session.request);
+            }
+            session.entries.push(CampaignsEntry { position: record.position, record: content });
+            let ends_here = !session.has_reached_end && session.log.is_caught_up();
+            let is_full = session.entries.len() >= max_records || bytes >= MAX_BATCH_BYTES;
+            next = if ends_here || is_full { None } else { session.log.next_ready()? };
+        }
         Ok(())
     }
 
@@ -300,48 +355,66 @@ impl Campaigns {
             .ok()
     }
 
-    fn apply(
-        &self,
-        record: &StreamRecord,
-        content: Option<&CampaignsRecord>,
-        from: ReadFrom,
-    ) -> Result<RecordEffect, StoreError> {
-        let effect = self.store.apply(&record.position, content, from)?;
-        if let (RecordEffect::Changed(ChangeOutcome::Done { .. }), Some(CampaignsRecord::Change(change))) =
-            (&effect, content)
-            && let Some(campaign) = change.campaign.clone().filter(|_| *self.sync_state.borrow() == SyncState::Current)
-        {
-            // A worker without the key cannot deliver the campaign's events.
-            self.store.decrypted(campaign)?;
-        }
+    /// Applies the records that were read, and returns the effect of the last one. Records after one that changes how
+    /// the stream is read are left.
+    fn apply(&self, session: &mut StreamSession, from: ReadFrom) -> Result<RecordEffect, StoreError> {
+        let effects = self.store.apply(&session.entries, from)?;
         self.update_version_gauge()?;
-        match (&effect, content) {
-            (RecordEffect::Changed(outcome), Some(CampaignsRecord::Change(change))) => {
-                match outcome {
-                    ChangeOutcome::Done { version } if change.campaign.is_some() => {
-                        tracing::info!(campaign = change.id, version, "campaign configured");
-                    }
-                    ChangeOutcome::Done { .. } => tracing::info!(campaign = change.id, "campaign deleted"),
-                    _ => tracing::info!(campaign = change.id, reason = ?outcome, "campaign change rejected"),
-                }
-                self.appender.notify_applied(&record.position.message_id, outcome.clone());
+        let last = effects.last().cloned().unwrap_or(RecordEffect::None);
+        let is_current = *self.sync_state.borrow() == SyncState::Current;
+        let mut offset = 0;
+        let mut changes = 0;
+        for (entry, effect) in session.entries.drain(..effects.len()).zip(effects) {
+            if !is_current && matches!(effect, RecordEffect::Changed(_)) {
+                changes += 1;
+            } else {
+                self.log_effect(&entry, &effect)?;
             }
+            offset = entry.position.offset;
+            match effect {
+                RecordEffect::Changed(outcome) => self.appender.notify_applied(&entry.position.message_id, outcome),
+                RecordEffect::Restored { .. } => {}
+                _ => self.confirm_control(&entry.position, entry.record.as_ref()),
+            }
+        }
+        if let Some(changes) = session.catch_up_log.count(changes, Instant::now()) {
+            tracing::info!(log = self.log, changes, offset, "reading configuration");
+        }
+        Ok(last)
+    }
+
+    /// Logs a change that was applied while the view was current, or a campaign of a restore.
+    ///
+    /// # Errors
+    /// [`StoreError::Undecryptable`]: a worker without the key cannot deliver the campaign's events.
+    fn log_effect(&self, entry: &CampaignsEntry, effect: &RecordEffect) -> Result<(), StoreError> {
+        match (effect, &entry.record) {
+            (RecordEffect::Changed(outcome), Some(CampaignsRecord::Change(change))) => match outcome {
+                ChangeOutcome::Done { version } => {
+                    if let Some(campaign) = change.campaign.clone() {
+                        self.store.decrypted(campaign)?;
+                        tracing::info!(campaign = change.id, version, "campaign configured");
+                    } else {
+                        tracing::info!(campaign = change.id, "campaign deleted");
+                    }
+                }
+                _ => tracing::info!(campaign = change.id, reason = ?outcome, "campaign change rejected"),
+            },
             (RecordEffect::Restored { id, outcome: ChangeOutcome::Done { version } }, _) => {
                 tracing::debug!(campaign = id, version, "campaign restored");
             }
             (RecordEffect::Restored { id, outcome }, _) => {
                 tracing::warn!(campaign = id, reason = ?outcome, "campaign not restored: the stream has it");
             }
-            _ => self.confirm_control(record, content),
+            _ => {}
         }
-        Ok(effect)
+        Ok(())
     }
 
     /// Tells the task that appended a control record that this worker has read it.
-    fn confirm_control(&self, record: &StreamRecord, content: Option<&CampaignsRecord>) {
-        if let Some(CampaignsRecord::Control(_)) = content {
-            self.appender
-                .notify_applied(&record.position.message_id, ChangeOutcome::Done { version: record.position.offset });
+    fn confirm_control(&self, position: &StreamPosition, record: Option<&CampaignsRecord>) {
+        if let Some(CampaignsRecord::Control(_)) = record {
+            self.appender.notify_applied(&position.message_id, ChangeOutcome::Done { version: position.offset });
         }
     }
 

@@ -95,7 +95,7 @@ impl Campaigns {
     }
 
     async fn append_all(&self, by: &str) -> Result<u64, CampaignError> {
-        let _write_lock = self.lock().await?;
+        let _change_lock = self.lock_all_campaigns().await?;
         let _restore_lock = self.restore_mutex.lock().await;
         let configuration = self.configuration()?;
         let kind = configuration.restore_kind()?;
@@ -107,7 +107,7 @@ impl Campaigns {
 
     /// Appends a snapshot for another worker, and returns its number of campaigns.
     pub(super) async fn append_answer(&self) -> Result<u64, CampaignError> {
-        let _write_lock = self.lock().await?;
+        let _change_lock = self.lock_all_campaigns().await?;
         let _restore_lock = self.restore_mutex.lock().await;
         match self.configuration()?.restore_kind()? {
             kind @ RestoreKind::Snapshot => self.append_restore(kind, ANSWERED_BY, true).await,
@@ -174,7 +174,7 @@ impl Campaigns {
     /// [`CampaignError::Conflict`] if this worker does not hold its events, or if a ready worker has just restored the
     /// stream.
     pub async fn accept_empty(&self, by: &str) -> Result<u64, CampaignError> {
-        let _write_lock = self.lock().await?;
+        let _change_lock = self.lock_all_campaigns().await?;
         let configuration = self.configuration()?;
         let StreamStatus::Incomplete(hold) = &configuration.stream_status else {
             let message = "this worker does not hold its events: there is nothing to accept";

@@ -18,7 +18,7 @@ use super::{Campaigns, Precondition};
 impl Campaigns {
     /// The campaign that has this webhook.
     pub fn get_by_webhook(&self, id: &WebhookId) -> Result<Arc<StoredCampaign>, CampaignError> {
-        let owner = self.store.owner_of(id.as_str())?.ok_or_else(|| self.not_found())?;
+        let owner = self.store.owner_of(id.as_str()).ok_or_else(|| self.not_found())?;
         let stored = self.get(&owner)?;
         // A change may have removed the webhook since its owner was read.
         if stored.campaign.place_of(id).is_some() { Ok(stored) } else { Err(self.not_found()) }

@@ -180,7 +180,7 @@ impl<'a> EditSession<'a> {
         };
         let campaign = &self.stored.campaign;
         let suggestions = match self.fields.redirect.as_str() {
-            "campaign" => self.state.campaigns.ids(MAX_SUGGESTIONS)?,
+            "campaign" => self.state.campaigns.ids(MAX_SUGGESTIONS),
             _ => campaign.sections.iter().map(|section| section.label.clone()).collect(),
         };
         let place = match &self.target {

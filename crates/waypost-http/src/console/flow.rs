@@ -86,7 +86,7 @@ fn part_href(
         }
         // A redirect may name a campaign by any text. Only ids of known campaigns become links.
         Part::Campaign(id) => {
-            return state.campaigns.exists(id).is_ok_and(|exists| exists).then(|| links::campaign(id));
+            return state.campaigns.exists(id).then(|| links::campaign(id));
         }
     };
     Some(target.editor_href(campaign))

@@ -8,10 +8,9 @@ use super::stored_campaign::StoredCampaign;
 
 #[derive(Clone)]
 pub(crate) struct CachedCampaign {
-    pub(super) generation: u64,
     /// The approximate size in memory.
     pub(super) bytes: u64,
-    pub(super) campaign: Option<Arc<StoredCampaign>>,
+    pub(super) campaign: Arc<StoredCampaign>,
 }
 
 #[derive(Clone)]

@@ -83,6 +83,16 @@ pub enum RecordEffect {
     ReadAgain,
 }
 
+impl RecordEffect {
+    /// Whether the records after this one are read in the same way.
+    pub(super) fn reads_on(&self) -> bool {
+        match self {
+            Self::None | Self::Changed(_) | Self::Restored { .. } => true,
+            Self::Held | Self::Completed | Self::ReadAgain => false,
+        }
+    }
+}
+
 /// A write to the view.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Write<'a> {

@@ -30,13 +30,13 @@ pub struct PastChange {
 
 const MAX_PAST_CHANGES: usize = 20;
 
-impl StoredCampaign {
-    /// The past changes of the next version: the last change and the past changes of this version.
-    pub(super) fn into_past_changes(self) -> Vec<PastChange> {
-        let last = self.author.map(|author| PastChange { version: self.version, author });
-        last.into_iter().chain(self.past_changes).take(MAX_PAST_CHANGES).collect()
-    }
+/// The past changes of the next version: the last change and the past changes of this version.
+pub(super) fn past_changes(version: u64, author: Option<ChangeAuthor>, earlier: Vec<PastChange>) -> Vec<PastChange> {
+    let last = author.map(|author| PastChange { version, author });
+    last.into_iter().chain(earlier).take(MAX_PAST_CHANGES).collect()
+}
 
+impl StoredCampaign {
     /// The author of the last change to a node after version `since`, if it is still recorded.
     pub fn last_change(&self, node: &CampaignNode, since: u64) -> Option<&ChangeAuthor> {
         let last = self.author.as_ref().map(|author| (self.version, author));
