@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Parked deliveries in a message. It is the limit of a worker.
 const BATCH: u64 = 100;
 
+/// No delivery is due earlier after the return, because it may be sent a little early. Its request would fail then.
+const FIRST_DUE: Duration = Duration::from_secs(1);
+
 /// The deliveries that wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outage {
@@ -49,7 +52,7 @@ impl Outage {
             let delivery = |number| WaitingDelivery { number, endpoint: self.endpoint(number), attempts };
             WaitingMessage {
                 deliveries: numbers.map(delivery).collect(),
-                due_after: self.due_within.mul_f64(scattered(index, of)),
+                due_after: FIRST_DUE + self.due_within.saturating_sub(FIRST_DUE).mul_f64(scattered(index, of)),
             }
         })
     }
