@@ -106,7 +106,7 @@ async fn replays_survive_the_deletion_of_their_queue() {
     let app = TestApp::start().await;
     app.create_dead_letters(3, LETTERS).await;
     let queues = Broker::shared().await.queues(&app.prefix).await;
-    let queues: Vec<&String> = queues.keys().filter(|name| name.contains("replay")).collect();
+    let queues: Vec<&String> = queues.keys().filter(|name| name.ends_with(".replays")).collect();
     assert!(!queues.is_empty(), "replays have no queue");
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(100)));
     let replay = replay_all(&app).await;
