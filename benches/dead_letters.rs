@@ -35,6 +35,7 @@ use waypost_broker::stream_reader::{EndDetection, StreamReader};
 use waypost_broker::topology::Topology;
 use waypost_broker::topology_status::TopologyStatus;
 use waypost_core::dead_letter::DeadLetter;
+use waypost_core::replay::ReplayState;
 
 use letters::{LetterGenerator, campaign_id};
 use pages::{List, MAX_PAGE_TIME, PageTimings};
@@ -371,16 +372,16 @@ impl Bench {
         let filter = json!({ "since": since, "until": until_time, "reason": "exhausted" });
         let began = Instant::now();
         let id = waypost.create_replay(&json!({ "filter": filter })).await;
-        let bar = bar(waypost.replay(&id).await["total"].as_u64().expect("a total"), "replayed");
+        let bar = bar(waypost.replay(&id).await.total, "replayed");
         let replay = wait_until("the replay's end", WAIT_TIMEOUT, async || {
             let replay = waypost.replay(&id).await;
-            bar.set_position(replay["sent"].as_u64().unwrap_or_default());
-            (replay["state"] != "running").then_some(replay)
+            bar.set_position(replay.sent);
+            (replay.state != ReplayState::Running).then_some(replay)
         })
         .await;
         bar.finish_and_clear();
-        assert_eq!((&replay["state"], &replay["failed"]), (&json!("done"), &json!(0)), "{replay:#}");
-        (replay["delivered"].as_u64().expect("a number"), began.elapsed())
+        assert_eq!((replay.state, replay.failed), (ReplayState::Done, 0), "{replay:#?}");
+        (replay.delivered, began.elapsed())
     }
 }
 

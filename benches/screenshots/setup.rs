@@ -1,6 +1,7 @@
 //! The sample data: campaigns of a small service, with successful, failed and waiting deliveries.
 
 use serde_json::{Value, json};
+use waypost_core::replay::ReplayState;
 
 use crate::support::dead_letters::text_field;
 use crate::support::json::newest;
@@ -45,7 +46,7 @@ impl ScreenshotSetup {
         // Four for the offers, four for the survey, and a malformed event.
         waypost.wait_for_letter_count("state=pending", 9).await;
         let replay = waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
-        waypost.wait_for_replay(&replay, "done").await;
+        waypost.wait_for_replay(&replay, ReplayState::Done).await;
         let letters = waypost.letters("state=pending&reason=exhausted").await;
         let letter = text_field(newest(&letters), "id").to_owned();
         Self { waypost, letter, replay, _receiver: receiver, _broker: broker }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use waypost_core::replay::ReplayState;
 
 use crate::support::dead_letters::{ids, text_field};
 use crate::support::wait::poll_until;
@@ -141,7 +142,7 @@ async fn erase_cancel_and_delete_need_confirmation() {
             assert!(is_there || expected == 0, "{command:?}, {keys:?}");
         }
     }
-    assert_eq!(app.waypost.replay(&id).await["state"], "cancelled");
+    assert_eq!(app.waypost.replay(&id).await.state, ReplayState::Cancelled);
     assert_eq!(app.waypost.get("/v1/campaigns/13010").await.status, 404);
 
     let phone = "+15550001";

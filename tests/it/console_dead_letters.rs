@@ -1,6 +1,7 @@
 //! The console's pages of dead letters and replays in a browser.
 
 use serde_json::{Value, json};
+use waypost_core::replay::ReplayState;
 
 use crate::support::browser::{
     Browser, Key, Locator, button, checkbox, choice, field, heading, link, radio, region, row, summary,
@@ -279,11 +280,11 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     browser.tab_to(&button("Pause")).await;
     browser.press(Key::Enter).await;
     browser.wait_for(&button("Resume")).await;
-    app.waypost.wait_for_replay(&id, "paused").await;
+    app.waypost.wait_for_replay(&id, ReplayState::Paused).await;
     browser.wait_for_text("paused").await;
     browser.assert_page_quality().await;
     // The button keeps the focus when its label changes.
-    for (shown, state) in [("Pause", "running"), ("Resume", "paused")] {
+    for (shown, state) in [("Pause", ReplayState::Running), ("Resume", ReplayState::Paused)] {
         browser.press(Key::Enter).await;
         browser.wait_for(&button(shown)).await;
         app.waypost.wait_for_replay(&id, state).await;
@@ -302,8 +303,8 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     browser.wait_for_text("The replay was cancelled.").await;
     browser.wait_for_text("not sent. Their state is unchanged.").await;
     browser.wait_until_gone(&button("Pause")).await;
-    let replay = app.waypost.wait_for_replay(&id, "cancelled").await;
-    let left = replay["total"].as_u64().unwrap_or_default() - replay["sent"].as_u64().unwrap_or_default();
+    let replay = app.waypost.wait_for_replay(&id, ReplayState::Cancelled).await;
+    let left = replay.total - replay.sent;
     browser.click(&link("Show the pending ones")).await;
     browser.wait_for_text(&format!("{left} dead letters")).await;
     browser.assert_no_console_errors().await;

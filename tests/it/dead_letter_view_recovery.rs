@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use waypost_core::replay::ReplayState;
 
 use crate::support::dead_letters::{ids, text_field};
 use crate::support::wait::poll_until;
@@ -20,7 +21,7 @@ async fn start_with_every_state() -> TestApp {
     app.receiver.reply("/agent", [200, 500]);
     for (letter, failed) in [(&letters[1], 0), (&letters[2], 1)] {
         let replay = app.waypost.create_replay(&json!({ "ids": [letter] })).await;
-        assert_eq!(app.waypost.wait_for_replay(&replay, "done").await["failed"], json!(failed));
+        assert_eq!(app.waypost.wait_for_replay(&replay, ReplayState::Done).await.failed, failed);
     }
     for (state, count) in [("pending", 2), ("replaying", 0), ("replayed", 2), ("discarded", 1)] {
         app.waypost.wait_for_letter_count(&format!("state={state}"), count).await;
@@ -145,7 +146,7 @@ async fn the_metric_follows_the_states() {
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_secs(1)));
     let replay = app.waypost.create_replay(&json!({ "ids": letters[2..5] })).await;
     app.waypost.wait_for_state_counts(&[("pending", 1), ("replaying", 3), ("discarded", 2)]).await;
-    app.waypost.wait_for_replay(&replay, "done").await;
+    app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
     app.waypost.wait_for_state_counts(&[("pending", 1), ("replayed", 3), ("discarded", 2)]).await;
 }
 
@@ -164,7 +165,7 @@ async fn all_workers_show_the_same_states() {
     app.receiver.reply("/agent", 200);
     let replay = second.create_replay(&json!({ "ids": [pending[1]] })).await;
     for worker in [&second, &app.waypost] {
-        worker.wait_for_replay(&replay, "done").await;
+        worker.wait_for_replay(&replay, ReplayState::Done).await;
         worker.wait_for_letter_count("state=replayed", 3).await;
     }
     app.receiver.reply("/agent", 410);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use waypost_core::replay::ReplayState;
 
 use crate::support::dead_letters::{header_value, ids, text_field};
 use crate::support::json::{first_attempt, only, remove_entry, section_mut, webhook_mut};
@@ -218,7 +219,7 @@ async fn letters_contain_no_header_values_and_secrets() {
     app.receiver.reply("/offers", Answer::status(500).body(repeated));
     let letters = ids(&app.waypost.letters("").await);
     let replay = app.waypost.create_replay(&json!({ "ids": [letters[0]] })).await;
-    app.waypost.wait_for_replay(&replay, "done").await;
+    app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
     let sent = app.receiver.requests();
     assert_eq!(sent[0].header("x-api-key"), Some(hidden[0]), "the receiver gets the real values");
     let letters = ids(&app.waypost.wait_for_letters("", 3).await);

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use lapin::options::BasicGetOptions;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use waypost_core::replay::ReplayState;
 
 use crate::support::background_server::BackgroundServer;
 use crate::support::{Amqp, Broker, Message, Waypost, heavy, unique, wait_until};
@@ -227,7 +228,7 @@ async fn large_webhooks_use_little_memory_and_delay_no_small_one() {
     // A replay with the original configuration ends in 410 again.
     let order = json!({ "filter": { "reason": "gone" }, "config": "original" });
     let replay = waypost.create_replay(&order).await;
-    waypost.wait_for_replay_within(SLOW_TIMEOUT, &replay, "done").await;
+    waypost.wait_for_replay_within(SLOW_TIMEOUT, &replay, ReplayState::Done).await;
     assert_eq!(waypost.get("/v1/dead-letters?limit=100").await.status, 200);
     assert_memory(&waypost);
     let undelivered = waypost.metric("waypost_dead_letters_total{reason=\"exhausted\"}").await;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use waypost_core::replay::ReplayState;
 
 use crate::support::json::only;
 use crate::support::raw_receiver::{RawAnswer, RawReceiver, RawRequest};
@@ -77,10 +78,9 @@ async fn assert_all_replayed(receiver: &RawReceiver, more: &[(&str, &str)]) {
     assert_eq!(before, EVENT_COUNT, "{}", receiver.describe_requests());
 
     let replay = worker.waypost.create_replay(&json!({ "filter": { "campaignId": "c" } })).await;
-    let replay = worker.waypost.wait_for_replay(&replay, "done").await;
-    let count = |name: &str| replay[name].as_u64().expect("a number");
-    let sent = (count("sent"), count("delivered"), count("failed"));
-    assert_eq!(sent, (EVENT_COUNT as u64, EVENT_COUNT as u64, 0), "{replay:#}\n{}", receiver.describe_requests());
+    let replay = worker.waypost.wait_for_replay(&replay, ReplayState::Done).await;
+    let sent = (replay.sent, replay.delivered, replay.failed);
+    assert_eq!(sent, (EVENT_COUNT as u64, EVENT_COUNT as u64, 0), "{replay:#?}\n{}", receiver.describe_requests());
 
     let requests = receiver.requests().split_off(before);
     assert!(requests.iter().any(|request| request.earlier > 0), "no connection was reused");

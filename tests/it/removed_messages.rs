@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
+use waypost_core::replay::ReplayState;
 
 use crate::support::broker::broker_version;
 use crate::support::dead_letters::{ids, text_field};
@@ -31,7 +32,7 @@ async fn letters_with_reason(waypost: &Waypost, reason: &str, count: usize) -> V
 /// Replays all letters with a reason, and waits until the replay is done.
 async fn replay_reason(waypost: &Waypost, reason: &str) {
     let replay = waypost.create_replay(&json!({ "filter": { "reason": reason } })).await;
-    waypost.wait_for_replay(&replay, "done").await;
+    waypost.wait_for_replay(&replay, ReplayState::Done).await;
 }
 
 /// Asserts that the letter contains an event that was removed before a worker consumed it.

@@ -1,7 +1,8 @@
 //! Control of replays: pause, resume, cancel, the stop after failures, conflicts with another replay, and invalid
 //! requests.
 
-use serde_json::{Value, json};
+use serde_json::json;
+use waypost_core::replay::ReplayState;
 
 use crate::support::dead_letters::{ids, text_field};
 use crate::support::json::only_of;
@@ -34,14 +35,14 @@ fn sent_and_rest(sent: usize) -> (u32, u32) {
 }
 
 /// Waits until the counters of a replay and the receiver do not change. Returns the number of requests.
-async fn wait_until_idle(app: &TestApp, replay: &str, state: &str) -> usize {
+async fn wait_until_idle(app: &TestApp, replay: &str, state: ReplayState) -> usize {
     let look = async || {
         let replay = app.waypost.replay(replay).await;
-        assert_eq!(text_field(&replay, "state"), state, "{replay:#}");
+        assert_eq!(replay.state, state, "{replay:#?}");
         (app.receiver.requests().len(), replay)
     };
     let (requests, replay) = wait_until_stable("the replay", STABLE_POLLS, look).await;
-    assert_eq!(replay["sent"], json!(requests), "{replay:#}");
+    assert_eq!(replay.sent, requests as u64, "{replay:#?}");
     requests
 }
 
@@ -51,21 +52,21 @@ async fn a_paused_replay_sends_nothing_and_can_be_resumed() {
     let replay = start_slow_replay(&app).await;
     let reply = app.waypost.control_replay(&replay, "pause").await;
     assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "paused"), "{reply:?}");
-    let sent = wait_until_idle(&app, &replay, "paused").await;
+    let sent = wait_until_idle(&app, &replay, ReplayState::Paused).await;
     let (replayed, rest) = sent_and_rest(sent);
     app.waypost.wait_for_state_counts(&[("replaying", rest), ("replayed", replayed)]).await;
-    assert_eq!(app.waypost.replay(&replay).await.get("endedAt"), Some(&Value::Null));
+    assert_eq!(app.waypost.replay(&replay).await.ended_at, None);
 
     // A pause persists over a restart.
     app.waypost.kill().await;
     app.waypost.restart().await;
-    app.waypost.wait_for_replay(&replay, "paused").await;
-    assert_eq!(wait_until_idle(&app, &replay, "paused").await, sent);
+    app.waypost.wait_for_replay(&replay, ReplayState::Paused).await;
+    assert_eq!(wait_until_idle(&app, &replay, ReplayState::Paused).await, sent);
 
     let reply = app.waypost.control_replay(&replay, "resume").await;
     assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "running"), "{reply:?}");
-    let done = app.waypost.wait_for_replay(&replay, "done").await;
-    assert_eq!((&done["sent"], &done["delivered"]), (&json!(LETTERS), &json!(LETTERS)), "{done:#}");
+    let done = app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
+    assert_eq!((done.sent, done.delivered), (LETTERS as u64, LETTERS as u64), "{done:#?}");
     app.waypost.wait_for_letter_count("state=replayed", LETTERS).await;
     let requests = app.receiver.requests_by_webhook_id();
     assert!(requests.len() == LETTERS && requests.values().all(|count| *count == 1), "{requests:?}");
@@ -77,16 +78,16 @@ async fn a_cancelled_replay_releases_unsent_letters() {
     let replay = start_slow_replay(&app).await;
     let reply = app.waypost.control_replay(&replay, "cancel").await;
     assert_eq!((reply.status, text_field(&reply.json(), "state")), (200, "cancelled"), "{reply:?}");
-    let sent = wait_until_idle(&app, &replay, "cancelled").await;
+    let sent = wait_until_idle(&app, &replay, ReplayState::Cancelled).await;
     let (replayed, pending) = sent_and_rest(sent);
     app.waypost.wait_for_state_counts(&[("pending", pending), ("replayed", replayed)]).await;
-    assert!(app.waypost.replay(&replay).await["endedAt"].is_string());
+    assert!(app.waypost.replay(&replay).await.ended_at.is_some());
     for letter in app.waypost.letters("state=pending").await {
         assert_eq!(app.waypost.letter(text_field(&letter, "id")).await["replays"], json!([]));
     }
 
     let rest = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
-    assert_eq!(app.waypost.wait_for_replay(&rest, "done").await["delivered"], json!(LETTERS - sent));
+    assert_eq!(app.waypost.wait_for_replay(&rest, ReplayState::Done).await.delivered, (LETTERS - sent) as u64);
     assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "a delivery was sent twice");
 }
 
@@ -114,7 +115,7 @@ async fn a_command_that_does_not_fit_the_state_is_refused() {
     }
     app.waypost.wait_for_letter_count("state=replaying", 0).await;
     let done = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
-    app.waypost.wait_for_replay(&done, "done").await;
+    app.waypost.wait_for_replay(&done, ReplayState::Done).await;
     for what in ["pause", "resume", "cancel"] {
         refused(&done, what).await;
         app.waypost.control_replay("rp_unknown", what).await.expect_problem(404);
@@ -129,11 +130,11 @@ async fn a_replay_stops_with_many_failures() {
     app.receiver.reply("/agent", 500);
     let order = json!({ "filter": { "status": 410 }, "stopOnFailureRatio": 0.5 });
     let id = app.waypost.create_replay(&order).await;
-    let replay = app.waypost.wait_for_replay(&id, "stopped").await;
-    let sent = wait_until_idle(&app, &id, "stopped").await;
+    let replay = app.waypost.wait_for_replay(&id, ReplayState::Stopped).await;
+    let sent = wait_until_idle(&app, &id, ReplayState::Stopped).await;
     assert!((1..=20).contains(&sent), "{sent} were sent");
-    assert_eq!((&replay["failed"], replay["stopOnFailureRatio"].as_f64()), (&replay["sent"], Some(0.5)), "{replay:#}");
-    assert!(replay["endedAt"].is_string(), "{replay:#}");
+    assert_eq!((replay.failed, replay.stop_on_failure_ratio), (replay.sent, Some(0.5)), "{replay:#?}");
+    assert!(replay.ended_at.is_some(), "{replay:#?}");
     // The unsent letters, and those that failed again.
     app.waypost.wait_for_letter_count("state=pending&status=410", 100 - sent).await;
     app.waypost.wait_for_letter_count("state=pending&status=500", sent).await;
@@ -151,8 +152,8 @@ async fn a_replay_continues_with_few_failures() {
     app.receiver.reply_with("/agent", |_, earlier| Answer::status(if earlier % 10 == 3 { 500 } else { 200 }));
     let order = json!({ "filter": { "status": 410 }, "stopOnFailureRatio": 0.5 });
     let replay = app.waypost.create_replay(&order).await;
-    let replay = app.waypost.wait_for_replay(&replay, "done").await;
-    assert_eq!((&replay["sent"], &replay["failed"]), (&json!(100), &json!(10)), "{replay:#}");
+    let replay = app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
+    assert_eq!((replay.sent, replay.failed), (100, 10), "{replay:#?}");
     app.waypost.wait_for_state_counts(&[("pending", 10), ("replayed", 100)]).await;
 }
 
@@ -217,9 +218,9 @@ async fn two_replays_never_claim_the_same_letter() {
     // The second replay takes all letters that are pending by then.
     app.create_dead_letters(5, 4).await;
     let second = app.waypost.create_replay(&same).await;
-    assert_eq!(app.waypost.replay(&second).await["total"], json!(4));
+    assert_eq!(app.waypost.replay(&second).await.total, 4);
     app.waypost.control_replay(&first, "cancel").await;
-    assert_eq!(app.waypost.wait_for_replay(&second, "done").await["delivered"], json!(4));
+    assert_eq!(app.waypost.wait_for_replay(&second, ReplayState::Done).await.delivered, 4);
     let surveys = app.receiver.requests().iter().filter(|request| request.path() == "/survey").count();
     assert_eq!(surveys, 4);
     assert!(app.receiver.requests_by_webhook_id().values().all(|count| *count == 1), "a delivery was sent twice");
@@ -232,7 +233,7 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
     let mut ordered = Vec::new();
     for letter in ids(&app.waypost.letters("").await) {
         let replay = app.waypost.create_replay(&json!({ "ids": [letter] })).await;
-        app.waypost.wait_for_replay(&replay, "done").await;
+        app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
         ordered.insert(0, replay);
     }
     let (mut seen, mut place) = (Vec::new(), String::new());
@@ -241,7 +242,8 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
         let items = page["items"].as_array().expect("items");
         assert!(items.len() <= 2, "{page:#}");
         for item in items {
-            assert_eq!(item, &app.waypost.replay(text_field(item, "id")).await);
+            let path = format!("/v1/replays/{}", text_field(item, "id"));
+            assert_eq!(item, &app.waypost.get(&path).await.json());
         }
         seen.extend(ids(items));
         let Some(cursor) = page["next"].as_str() else { break };
@@ -259,7 +261,8 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
     for (count, is_listed) in [(100, true), (101, false)] {
         let named = json!(many[..count]);
         let id = app.waypost.create_replay(&json!({ "ids": named })).await;
-        let whole = app.waypost.wait_for_replay(&id, "done").await;
+        app.waypost.wait_for_replay(&id, ReplayState::Done).await;
+        let whole = app.waypost.get(&format!("/v1/replays/{id}")).await.json();
         assert_eq!((&whole["ids"], &whole["idCount"]), (&named, &json!(count)));
         let page = app.waypost.get("/v1/replays?limit=1").await.json();
         let listed = only_of(&page["items"]);
@@ -270,6 +273,6 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
     assert!(listed.stdout.contains("101 dead letters by id"), "{listed:?}");
 
     let second = app.start_second_worker().await;
-    second.wait_for_replay(&ordered[0], "done").await;
+    second.wait_for_replay(&ordered[0], ReplayState::Done).await;
     assert_eq!(second.get("/v1/replays").await.json(), app.waypost.get("/v1/replays").await.json());
 }

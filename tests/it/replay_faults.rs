@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use waypost_core::replay::ReplayState;
 
 use crate::support::receiver::Request;
 use crate::support::{Answer, Broker, Waypost, heavy, wait_until};
@@ -20,9 +21,9 @@ async fn replay_all(app: &TestApp) -> String {
 /// Waits until a replay of `letters` is done, and asserts that each was sent and that `faults` caused no more
 /// repetitions than allowed.
 async fn assert_all_sent(app: &TestApp, by: &Waypost, replay: &str, letters: usize, faults: usize) {
-    let done = by.wait_for_replay_within(SLOW_TIMEOUT, replay, "done").await;
-    let counters = ["total", "sent", "delivered", "failed"].map(|name| done[name].clone());
-    assert_eq!(counters, [json!(letters), json!(letters), json!(letters), json!(0)], "{done:#}");
+    let done = by.wait_for_replay_within(SLOW_TIMEOUT, replay, ReplayState::Done).await;
+    let all = letters as u64;
+    assert_eq!([done.total, done.sent, done.delivered, done.failed], [all, all, all, 0], "{done:#?}");
     let requests = app.receiver.requests_by_webhook_id();
     assert_eq!(requests.len(), letters, "sent letters");
     let repeated = requests.values().sum::<usize>() - letters;
@@ -106,7 +107,7 @@ async fn replays_survive_the_deletion_of_their_queue() {
     let app = TestApp::start().await;
     app.create_dead_letters(3, LETTERS).await;
     let queues = Broker::shared().await.queues(&app.prefix).await;
-    let queues: Vec<&String> = queues.keys().filter(|name| name.contains("replay")).collect();
+    let queues: Vec<&String> = queues.keys().filter(|name| name.ends_with(".replays")).collect();
     assert!(!queues.is_empty(), "replays have no queue");
     app.receiver.reply("/agent", Answer::ok().after(Duration::from_millis(100)));
     let replay = replay_all(&app).await;
@@ -149,7 +150,7 @@ async fn a_large_replay_does_not_delay_new_events() {
         app.receiver.wait_until_within(Duration::from_secs(10), |requests| fresh(requests) > number).await;
     }
     let under_way = app.waypost.replay(&replay).await;
-    assert_eq!(under_way["state"], json!("running"), "the first replay was done too soon: {under_way:#}");
+    assert_eq!(under_way.state, ReplayState::Running, "the first replay was done too soon: {under_way:#?}");
     assert_eq!(app.waypost.control_replay(&replay, "cancel").await.status, 200);
     app.waypost.wait_for_letter_count("state=replaying", 0).await;
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use waypost_core::ids::WebhookId;
+use waypost_core::replay::{Replay, ReplayState};
 
 use crate::support::dead_letters::{header_value, ids, text_field};
 use crate::support::json::{newest, oldest, only, only_of, remove_entry, webhook_mut};
@@ -16,10 +18,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The counters of a replay: total, sent, delivered, failed. Letters that were published as events again are in none of
 /// these.
-#[track_caller]
-fn counts(replay: &Value) -> [u64; 4] {
-    ["total", "sent", "delivered", "failed"]
-        .map(|name| replay[name].as_u64().unwrap_or_else(|| panic!("no {name}: {replay:#}")))
+fn counts(replay: &Replay) -> [u64; 4] {
+    [replay.total, replay.sent, replay.delivered, replay.failed]
 }
 
 #[tokio::test]
@@ -42,12 +42,10 @@ async fn a_letter_replayed_by_id_is_sent_unchanged() {
         (&ordered["ids"], &ordered["total"], &ordered["config"]),
         (&json!([letter]), &json!(1), &json!("current"))
     );
-    let replay = app.waypost.wait_for_replay(id, "done").await;
-    assert_eq!(counts(&replay), [1, 1, 1, 0], "{replay:#}");
-    assert!(
-        text_field(&replay, "createdAt") <= text_field(&replay, "endedAt") && replay["createdBy"].is_string(),
-        "{replay:#}"
-    );
+    let replay = app.waypost.wait_for_replay(id, ReplayState::Done).await;
+    assert_eq!(counts(&replay), [1, 1, 1, 0], "{replay:#?}");
+    assert!(replay.ended_at.is_some_and(|end| replay.created_at <= end), "{replay:#?}");
+    assert!(ordered["createdBy"].is_string(), "{ordered:#}");
 
     let requests = app.receiver.requests();
     let sent: Vec<&Request> = requests.iter().filter(|request| request.webhook_id() == delivery).collect();
@@ -62,7 +60,7 @@ async fn a_letter_replayed_by_id_is_sent_unchanged() {
     assert_eq!(text_field(&letter, "state"), "replayed");
     assert_eq!((text_field(link, "replayId"), text_field(link, "outcome")), (id, "delivered"));
     assert!(
-        text_field(link, "at") >= text_field(&replay, "createdAt")
+        text_field(link, "at") >= text_field(&ordered, "createdAt")
             && link.get("deadLetterId").is_none_or(Value::is_null)
     );
     assert_eq!(text_field(&app.waypost.letter(other).await, "state"), "pending");
@@ -82,9 +80,10 @@ async fn a_filter_replays_exactly_the_matching_letters() {
 
     let filter = json!({ "webhookId": webhook, "reason": "gone", "status": 410 });
     let replay = app.waypost.create_replay(&json!({ "filter": filter })).await;
-    let replay = app.waypost.wait_for_replay(&replay, "done").await;
-    assert_eq!(counts(&replay), [28, 28, 28, 0], "{replay:#}");
-    assert_eq!(replay["filter"]["webhookId"], json!(webhook));
+    let replay = app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
+    assert_eq!(counts(&replay), [28, 28, 28, 0], "{replay:#?}");
+    let webhook_of_filter = replay.filter.and_then(|filter| filter.webhook_id);
+    assert_eq!(webhook_of_filter.as_ref().map(WebhookId::as_str), Some(webhook));
     let expected: BTreeMap<String, usize> =
         letters[2..30].iter().map(|letter| (text_field(letter, "deliveryId").to_owned(), 1)).collect();
     assert_eq!(app.receiver.requests_by_webhook_id(), expected);
@@ -93,7 +92,7 @@ async fn a_filter_replays_exactly_the_matching_letters() {
     // Discarded letters are replayed only if the filter names their state.
     let named = json!({ "filter": { "state": "discarded" } });
     let replay = app.waypost.create_replay(&named).await;
-    assert_eq!(counts(&app.waypost.wait_for_replay(&replay, "done").await), [2, 2, 2, 0]);
+    assert_eq!(counts(&app.waypost.wait_for_replay(&replay, ReplayState::Done).await), [2, 2, 2, 0]);
     app.waypost.wait_for_state_counts(&[("pending", 12), ("replayed", 30)]).await;
 }
 
@@ -107,8 +106,8 @@ async fn a_failed_replay_creates_a_linked_letter_without_retries() {
     app.receiver.reply("/offers", answers);
     let scheduled = app.waypost.metric("waypost_retries_scheduled_total").await;
     let id = app.waypost.create_replay(&json!({ "ids": ids(&old) })).await;
-    let replay = app.waypost.wait_for_replay(&id, "done").await;
-    assert_eq!(counts(&replay), [3, 3, 0, 3], "{replay:#}");
+    let replay = app.waypost.wait_for_replay(&id, ReplayState::Done).await;
+    assert_eq!(counts(&replay), [3, 3, 0, 3], "{replay:#?}");
     let new = app.waypost.wait_for_letters("state=pending", 3).await;
     app.waypost.wait_for_letter_count("state=replayed", 3).await;
     for old in &old {
@@ -143,8 +142,8 @@ async fn a_failed_replay_creates_a_linked_letter_without_retries() {
     // The new letter can be replayed too.
     app.receiver.reply("/offers", 200);
     let id = app.waypost.create_replay(&json!({ "filter": { "reason": text_field(&new[0], "reason") } })).await;
-    let replay = app.waypost.wait_for_replay(&id, "done").await;
-    assert_eq!(replay["failed"], json!(0), "{replay:#}");
+    let replay = app.waypost.wait_for_replay(&id, ReplayState::Done).await;
+    assert_eq!(replay.failed, 0, "{replay:#?}");
 }
 
 #[tokio::test]
@@ -154,8 +153,8 @@ async fn a_malformed_message_is_published_again_unchanged() {
     app.amqp.publish(&format!("{}.events", app.prefix), bodies.map(Message::raw)).await;
     let old = app.waypost.wait_for_letters("reason=malformed", bodies.len()).await;
     let id = app.waypost.create_replay(&json!({ "filter": { "reason": "malformed" } })).await;
-    let replay = app.waypost.wait_for_replay(&id, "done").await;
-    assert_eq!((counts(&replay), &replay["requeued"]), ([3, 3, 0, 0], &json!(3)), "{replay:#}");
+    let replay = app.waypost.wait_for_replay(&id, ReplayState::Done).await;
+    assert_eq!((counts(&replay), replay.requeued), ([3, 3, 0, 0], 3), "{replay:#?}");
     // They are still malformed.
     let new = app.waypost.wait_for_letters("state=pending", bodies.len()).await;
     let kept = |letters: &[Value]| {
@@ -185,7 +184,7 @@ async fn a_poison_message_is_published_as_an_event_again() {
     let letters = ids(&app.waypost.wait_for_letters("reason=poison", 1).await);
     let replay = app.waypost.create_replay(&json!({ "ids": letters })).await;
     app.receiver.expect("/agent").await;
-    app.waypost.wait_for_replay(&replay, "done").await;
+    app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
     app.waypost.wait_for_state_counts(&[("replayed", 1)]).await;
     assert_eq!(
         text_field(only_of(&app.waypost.letter(only::<String>(&letters)).await["replays"]), "outcome"),
@@ -213,8 +212,8 @@ async fn current_or_original_configuration_is_used() {
     let [current, original] = &letters[..] else { panic!("not two letters: {letters:?}") };
     for (letter, config, path) in [(current, "current", "/mended"), (original, "original", "/offers")] {
         let replay = app.waypost.create_replay(&json!({ "ids": [letter], "config": config })).await;
-        let replay = app.waypost.wait_for_replay(&replay, "done").await;
-        assert_eq!((text_field(&replay, "config"), counts(&replay)), (config, [1, 1, 1, 0]), "{replay:#}");
+        let replay = app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
+        assert_eq!((replay.config.as_str(), counts(&replay)), (config, [1, 1, 1, 0]), "{replay:#?}");
         let requests = app.receiver.requests();
         let request = requests.last().expect("a request");
         // Only the webhook stores the values of headers.
@@ -249,8 +248,8 @@ async fn letters_of_deleted_webhooks_have_no_original_configuration() {
     assert_eq!(dry["unsendable"], json!([{ "reason": "webhook_disabled", "count": 1 }]), "{dry:#}");
 
     let replay = app.waypost.create_replay(&json!({ "ids": ids(&letters), "config": "current" })).await;
-    let replay = app.waypost.wait_for_replay(&replay, "done").await;
-    assert_eq!(counts(&replay), [1, 1, 1, 0], "{replay:#}");
+    let replay = app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
+    assert_eq!(counts(&replay), [1, 1, 1, 0], "{replay:#?}");
 }
 
 #[tokio::test]
@@ -269,7 +268,7 @@ async fn letters_of_a_deleted_webhook_cannot_be_replayed() {
     assert_eq!((&dry["total"], &dry["unsendable"]), (&json!(3), &unsendable), "{dry:#}");
     assert_eq!(dry["sample"], json!([]));
     let replay = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" }, "config": "current" })).await;
-    assert_eq!(counts(&app.waypost.wait_for_replay(&replay, "done").await), [3, 3, 0, 3]);
+    assert_eq!(counts(&app.waypost.wait_for_replay(&replay, ReplayState::Done).await), [3, 3, 0, 3]);
     app.waypost.wait_for_state_counts(&[("pending", 3), ("replayed", 3)]).await;
     for (reason, count) in [("webhook_deleted", 1), ("webhook_disabled", 2)] {
         let letters = app.waypost.wait_for_letters(&format!("reason={reason}&state=pending"), count).await;
@@ -326,7 +325,7 @@ async fn a_dry_run_previews_and_changes_nothing() {
     // The real replay records who created it.
     let reply = send("operator", json!({ "filter": { "campaignId": "13010" } })).await;
     assert_eq!((reply.status, &reply.json()["createdBy"]), (202, &json!("operator")), "{reply:?}");
-    app.waypost.wait_for_replay(text_field(&reply.json(), "id"), "done").await;
+    app.waypost.wait_for_replay(text_field(&reply.json(), "id"), ReplayState::Done).await;
     assert_eq!(app.receiver.requests().len(), 7);
 }
 
@@ -369,8 +368,8 @@ async fn the_requested_rate_is_kept() {
     app.create_dead_letters(3, 20).await;
     let order = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 10 });
     let replay = app.waypost.create_replay(&order).await;
-    let replay = app.waypost.wait_for_replay(&replay, "done").await;
-    assert_eq!((counts(&replay), replay["ratePerSecond"].as_f64()), ([20, 20, 20, 0], Some(10.0)));
+    let replay = app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
+    assert_eq!((counts(&replay), replay.rate_per_second), ([20, 20, 20, 0], Some(10.0)));
     let times: Vec<Instant> = app.receiver.requests().iter().map(|request| request.at).collect();
     let took = times[19] - times[0];
     assert!(took >= Duration::from_millis(1_850), "20 at 10 a second took {took:?}");
@@ -396,8 +395,8 @@ async fn a_hanging_endpoint_delays_only_its_own_replay() {
     app.create_dead_letters(5, 10).await;
     let replay = app.waypost.create_replay(&json!({ "filter": { "reason": "gone" } })).await;
     // Long before the first hanging request times out.
-    let replay = app.waypost.wait_for_replay_within(20 * SECOND, &replay, "done").await;
-    assert_eq!(counts(&replay), [10, 10, 10, 0], "{replay:#}");
+    let replay = app.waypost.wait_for_replay_within(20 * SECOND, &replay, ReplayState::Done).await;
+    assert_eq!(counts(&replay), [10, 10, 10, 0], "{replay:#?}");
 }
 
 #[tokio::test]
@@ -411,8 +410,8 @@ async fn letters_written_during_a_replay_are_not_included() {
     for number in 0..5 {
         app.publish(step_event().keyword(3).id(&format!("fresh-{number}"))).await;
     }
-    let replay = app.waypost.wait_for_replay(&replay, "done").await;
-    assert_eq!(counts(&replay), [15, 15, 0, 15], "{replay:#}");
+    let replay = app.waypost.wait_for_replay(&replay, ReplayState::Done).await;
+    assert_eq!(counts(&replay), [15, 15, 0, 15], "{replay:#?}");
     app.waypost.wait_for_state_counts(&[("pending", 20), ("replayed", 15)]).await;
     let requests = app.receiver.requests_by_webhook_id();
     assert!(requests.len() == 20 && requests.values().all(|count| *count == 1), "{requests:?}");

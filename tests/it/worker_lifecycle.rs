@@ -105,6 +105,10 @@ async fn unfinished_deliveries_are_requeued_after_the_grace() {
 #[tokio::test]
 async fn a_hanging_receiver_does_not_stop_the_others() {
     let app = TestApp::builder().process().start().await;
+    // RabbitMQ updates the numbers below every five seconds. No request may time out before.
+    let mut campaign = example_campaign(&app.receiver);
+    webhook_mut(&mut campaign, "Welcome Message", 5)["timeoutMs"] = json!(30_000);
+    app.waypost.put_campaign(&campaign).await;
     app.receiver.reply("/survey", Answer::never());
     // The maximum of concurrent requests to an unknown receiver.
     for number in 0..8 {

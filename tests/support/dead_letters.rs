@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
+use waypost_api::dead_letters::discard::DiscardResponse;
+use waypost_api::dead_letters::summary::DeadLetterSummary;
+use waypost_api::replays::ReplayResponse;
+use waypost_core::replay::{Replay, ReplayState};
 
 use super::reply::Reply;
 use super::wait::{DEFAULT_TIMEOUT, poll_until};
@@ -44,15 +48,18 @@ impl Waypost {
 
     /// The summary of the dead letters that match a query.
     pub(crate) async fn summary(&self, query: &str) -> Value {
+        self.summary_reply(query).await.json()
+    }
+
+    async fn summary_reply(&self, query: &str) -> Reply {
         let reply = self.get(&with_query("/v1/dead-letters/summary", &[query])).await;
         assert_eq!(reply.status, 200, "{query}: {reply:?}");
-        reply.json()
+        reply
     }
 
     /// The number of dead letters that match a query.
     pub(crate) async fn count_letters(&self, query: &str) -> u64 {
-        let summary = self.summary(query).await;
-        summary["total"].as_u64().unwrap_or_else(|| panic!("no total: {summary:#}"))
+        self.summary_reply(query).await.read::<DeadLetterSummary>().total
     }
 
     /// Waits until `count` dead letters match a query, and returns them.
@@ -73,23 +80,23 @@ impl Waypost {
     pub(crate) async fn discard(&self, order: &Value) -> u64 {
         let reply = self.post("/v1/dead-letters/discard", order).await;
         assert_eq!(reply.status, 200, "{order}: {reply:?}");
-        let answer = reply.json();
-        assert_eq!(answer["more"], json!(false), "{answer}");
-        answer["discarded"].as_u64().expect("a number of letters")
+        let DiscardResponse { discarded, more } = reply.read();
+        assert!(!more, "not all letters were discarded: {order}");
+        discarded
     }
 
     /// Creates a replay and returns its id. Panics if the request is refused.
     pub(crate) async fn create_replay(&self, order: &Value) -> String {
         let reply = self.post("/v1/replays", order).await;
         assert_eq!(reply.status, 202, "{order}: {reply:?}");
-        reply.json()["id"].as_str().expect("an id").to_owned()
+        reply.read::<ReplayResponse>().replay.id.to_string()
     }
 
     /// The current state of a replay.
-    pub(crate) async fn replay(&self, id: &str) -> Value {
+    pub(crate) async fn replay(&self, id: &str) -> Replay {
         let reply = self.get(&format!("/v1/replays/{id}")).await;
         assert_eq!(reply.status, 200, "{id}: {reply:?}");
-        reply.json()
+        reply.read::<ReplayResponse>().replay
     }
 
     /// Sends `pause`, `resume` or `cancel` to a replay.
@@ -98,23 +105,23 @@ impl Waypost {
     }
 
     /// Waits until a replay is in a state, and returns it.
-    pub(crate) async fn wait_for_replay(&self, id: &str, state: &str) -> Value {
+    pub(crate) async fn wait_for_replay(&self, id: &str, state: ReplayState) -> Replay {
         self.wait_for_replay_within(DEFAULT_TIMEOUT, id, state).await
     }
 
     /// Like [`wait_for_replay`](Self::wait_for_replay), with a deadline. A worker that just started may not have read
     /// the replay yet.
-    pub(crate) async fn wait_for_replay_within(&self, deadline: Duration, id: &str, state: &str) -> Value {
+    pub(crate) async fn wait_for_replay_within(&self, deadline: Duration, id: &str, state: ReplayState) -> Replay {
         let mut seen = None;
         let reached = async || {
             let reply = self.get(&format!("/v1/replays/{id}")).await;
-            let reached = reply.status == 200 && reply.json()["state"] == state;
             seen = Some(reply.body.clone());
-            reached.then(|| reply.json())
+            let replay = (reply.status == 200).then(|| reply.read::<ReplayResponse>().replay)?;
+            (replay.state == state).then_some(replay)
         };
         match poll_until(deadline, reached).await {
             Some(replay) => replay,
-            None => panic!("the replay did not become {state}: {seen:?}"),
+            None => panic!("the replay did not become {}: {seen:?}", state.as_str()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// The product's response to a request.
@@ -16,6 +17,12 @@ pub(crate) struct Reply {
 impl Reply {
     /// Panics if the body is not JSON.
     pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The body as a type of the API. Panics if it is another.
+    #[track_caller]
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
