@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::broker::{run_blocking, send_signal};
 use super::reply::Reply;
 use super::unique::free_port;
-use super::wait::{DEFAULT_TIMEOUT, poll_until};
+use super::wait::{DEFAULT_TIMEOUT, poll_until, wait_until};
 use super::worker_thread::WorkerThread;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
@@ -161,7 +161,7 @@ impl Waypost {
         send_signal("-CONT", &self.pid().to_string());
     }
 
-    /// Waits until the process ends.
+    /// Waits until the process ends and all its output is collected.
     pub(crate) async fn wait_for_exit(&self) -> ExitStatus {
         self.wait_for_exit_within(DEFAULT_TIMEOUT).await
     }
@@ -171,6 +171,11 @@ impl Waypost {
         let Some(status) = poll_until(deadline, async || self.exit_status()).await else {
             panic!("the product did not end within {deadline:?}");
         };
+        // Each thread that collects output holds a clone until its pipe is closed.
+        wait_until("the end of the output", DEFAULT_TIMEOUT, async || {
+            (Arc::strong_count(&self.lines) == 1).then_some(())
+        })
+        .await;
         *self.lock_process() = None;
         status
     }
