@@ -25,6 +25,8 @@ pub(super) struct ViewTransaction<'a> {
     campaigns: BTreeMap<String, Option<StoredCampaign>>,
     /// The owners of the webhooks that were changed.
     owners: HashMap<WebhookKey, Option<Arc<str>>>,
+    /// Rows of the index that were read, by campaign id. They are as they were before this transaction.
+    index_rows: HashMap<String, IndexRow>,
 }
 
 /// What a change must know of the campaign that it replaces.
@@ -43,7 +45,7 @@ struct IndexChange {
 
 impl<'a> ViewTransaction<'a> {
     pub(super) fn new(store: &'a Store) -> Self {
-        Self { store, campaigns: BTreeMap::new(), owners: HashMap::new() }
+        Self { store, campaigns: BTreeMap::new(), owners: HashMap::new(), index_rows: HashMap::new() }
     }
 
     /// Applies a change, unless it is stale or takes another campaign's webhook.
@@ -111,11 +113,16 @@ impl<'a> ViewTransaction<'a> {
         position: &StreamPosition,
         state: Option<&CampaignsViewState>,
     ) -> Result<(), StoreError> {
-        let Self { store, campaigns, .. } = self;
-        let (mut rows, mut index_rows, mut positions) = (Batch::default(), Batch::default(), Batch::default());
+        let Self { store, campaigns, mut index_rows, .. } = self;
+        let (mut rows, mut new_index_rows, mut positions) = (Batch::default(), Batch::default(), Batch::default());
         let mut changes = Vec::with_capacity(campaigns.len());
         for (id, stored) in campaigns {
-            let old = store.index_row(&id)?;
+            let old = match index_rows.remove(&id) {
+                // A new campaign has no row, and looking for it would read the disk.
+                None if !store.index().contains(&id) => None,
+                None => store.index_row(&id)?,
+                row => row,
+            };
             let new = stored.as_ref().map(|stored| IndexRow::from(&stored.campaign));
             match &stored {
                 Some(stored) => rows.insert(id.as_bytes(), row::encode(stored)?),
@@ -124,8 +131,8 @@ impl<'a> ViewTransaction<'a> {
             match &new {
                 // Most changes change neither the name nor the ids of webhooks.
                 Some(new) if old.as_ref() == Some(new) => {}
-                Some(new) => index_rows.insert(id.as_bytes(), postcard::to_stdvec(new)?),
-                None => index_rows.remove(id.as_bytes()),
+                Some(new) => new_index_rows.insert(id.as_bytes(), postcard::to_stdvec(new)?),
+                None => new_index_rows.remove(id.as_bytes()),
             }
             changes.push(IndexChange { id, old, new });
         }
@@ -136,7 +143,7 @@ impl<'a> ViewTransaction<'a> {
         let trees = (&store.campaigns, &store.campaign_index, &store.positions);
         let result = trees.transaction(|(campaigns, index, tree_of_positions)| {
             campaigns.apply_batch(&rows)?;
-            index.apply_batch(&index_rows)?;
+            index.apply_batch(&new_index_rows)?;
             tree_of_positions.apply_batch(&positions)?;
             Ok::<(), ConflictableTransactionError<serde_json::Error>>(())
         });
@@ -145,7 +152,7 @@ impl<'a> ViewTransaction<'a> {
         Ok(())
     }
 
-    fn current(&self, id: &str) -> Result<Option<CurrentCampaign>, StoreError> {
+    fn current(&mut self, id: &str) -> Result<Option<CurrentCampaign>, StoreError> {
         if let Some(changed) = self.campaigns.get(id) {
             return Ok(changed.as_ref().map(|stored| CurrentCampaign {
                 version: stored.version,
@@ -161,6 +168,7 @@ impl<'a> ViewTransaction<'a> {
         };
         let RowHead { version, author, past_changes: earlier } = self.store.note_damage(row::decode_head(&row))?;
         let webhooks = index_row.webhooks.iter().map(|webhook| WebhookKey::new(webhook)).collect();
+        self.index_rows.insert(id.to_owned(), index_row);
         Ok(Some(CurrentCampaign { version, past_changes: past_changes(version, author, earlier), webhooks }))
     }
 
