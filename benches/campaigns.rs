@@ -8,6 +8,8 @@
 //!
 //! Fails if a figure is beyond its limit.
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "campaigns/documents.rs"]
 mod documents;
 #[path = "dead_letters/report.rs"]
@@ -29,10 +31,12 @@ use waypost_broker::stream_reader::{EndDetection, StreamReader};
 use waypost_broker::topology::Topology;
 use waypost_broker::topology_status::TopologyStatus;
 
+use common::interrupt::until_interrupted;
+use common::target_broker::target_broker;
 use documents::{CampaignGenerator, campaign_id, campaign_name, document};
 use report::{Times, disk, load, machine, megabytes, memory, milliseconds, rate, seconds, table};
 use support::amqp::Message;
-use support::{Amqp, Broker, Waypost, unique, wait_until};
+use support::{Amqp, Waypost, unique, wait_until};
 
 /// The number of records that are published before their confirms are awaited.
 const BATCH: u64 = 10_000;
@@ -65,26 +69,17 @@ const MAX_SEARCH: Duration = Duration::from_millis(50);
 #[tokio::main]
 async fn main() -> ExitCode {
     let count = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(100_000);
-    let (url, _private) = match std::env::var("WAYPOST_BROKER__URL") {
-        Ok(url) => (url, None),
-        Err(_) => {
-            let broker = Broker::private().await;
-            (broker.url(), Some(broker))
-        }
-    };
+    let (url, _private) = target_broker().await;
     let bench = Bench::prepare(url, count).await;
-    let ended = tokio::select! {
-        ended = Box::pin(AssertUnwindSafe(bench.run()).catch_unwind()) => Some(ended),
-        _ = tokio::signal::ctrl_c() => None,
-    };
+    let ended = until_interrupted(Box::pin(AssertUnwindSafe(bench.run()).catch_unwind())).await;
     // The broker may belong to somebody, so the benchmark removes its objects.
     for configuration in [&bench.plain, &bench.changed] {
         configuration.topology.delete(&bench.connection).await.expect("the declared objects are deleted");
     }
     match ended {
-        Some(Ok(code)) => code,
-        Some(Err(panic)) => std::panic::resume_unwind(panic),
-        None => ExitCode::from(130),
+        Ok(Ok(code)) => code,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(code) => code,
     }
 }
 

@@ -10,7 +10,8 @@ const CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 /// The number of endpoints that are away at a time.
 const AWAY: usize = 4;
 
-/// How an endpoint is away. Half of them answer 410, so that there are dead letters all the time.
+/// The behaviour of an endpoint while it is away. Half of these endpoints answer 410, so that there are dead letters all
+/// the time.
 const BEHAVIORS: [EndpointBehavior; 4] =
     [EndpointBehavior::Gone, EndpointBehavior::Failing, EndpointBehavior::Gone, EndpointBehavior::Hanging];
 

@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
+use common::interrupt::until_interrupted;
 use common::table::TargetResult;
 
 /// The time after which everything is in a steady state, in an hour.
@@ -68,12 +68,9 @@ impl Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    let mut terminate = signal(SignalKind::terminate()).expect("a signal handler");
-    // Dropping the future ends everything it started, also on SIGTERM or Ctrl-C.
-    let results = tokio::select! {
-        results = Box::pin(run::run(&options)) => results,
-        _ = terminate.recv() => return ExitCode::from(143),
-        _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
+    let results = match until_interrupted(Box::pin(run::run(&options))).await {
+        Ok(results) => results,
+        Err(code) => return code,
     };
     if options.json {
         println!("{:#}", report::json(&options, &results));

@@ -18,7 +18,7 @@ const COMMANDS_PER_DISCARD: u64 = 4;
 
 const LETTERS_PER_COMMAND: usize = 200;
 
-/// How often an operator did what.
+/// The number of an operator's actions, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct OperatorCounts {
     pub(crate) edits: AtomicU64,

@@ -1,4 +1,4 @@
-//! What is sampled, and whether it grows.
+//! Samples of a worker and its broker over time, and how fast each quantity grows.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) struct Sample {
     pub(crate) edits: u64,
 }
 
-/// What must not grow.
+/// A quantity that must not grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quantity {
     Memory,

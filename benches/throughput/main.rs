@@ -22,8 +22,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
+use common::interrupt::until_interrupted;
 use common::load::Scenario;
 use common::process;
 use common::progress::bar;
@@ -161,12 +161,9 @@ async fn main() -> ExitCode {
             eprintln!("skipping `{}`: it {why}", worker.name());
         }
     }
-    let mut terminate = signal(SignalKind::terminate()).expect("a signal handler");
-    // Dropping the future ends everything it started, also on SIGTERM or Ctrl-C.
-    tokio::select! {
-        () = Box::pin(run(&options)) => ExitCode::SUCCESS,
-        _ = terminate.recv() => ExitCode::from(143),
-        _ = tokio::signal::ctrl_c() => ExitCode::from(130),
+    match until_interrupted(Box::pin(run(&options))).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(code) => code,
     }
 }
 
