@@ -15,11 +15,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// A finished message waits this long for others, so that one frame acknowledges all of them.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(4);
 
 /// A message finished after an unacknowledged one waits for this many flushes before it gets its own frame. Parking a
 /// delivery takes less time, so one frame is usually enough for all.
-const MAX_FLUSHES_BEHIND_HEAD: u64 = 20;
+const MAX_FLUSHES_BEHIND_HEAD: u64 = 10;
 
 /// A message that is the first unacknowledged one for this long counts as hanging.
 const HANGING_HEAD_AGE: Duration = Duration::from_millis(500);

@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use lapin::Connection;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -36,6 +37,9 @@ const IN_FLIGHT_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
 /// The window of a connection's first channel, until the size of messages is known. A larger window could
 /// hold more bytes than a worker has memory for. The next worker would receive the same messages, and fail too.
 const INITIAL_WINDOW: u16 = 16;
+
+/// While messages keep arriving, the state of the channel is checked once for this number of messages.
+const MESSAGES_BETWEEN_CHECKS: u16 = 32;
 
 pub struct ReceivedMessage {
     pub message: Message,
@@ -103,6 +107,8 @@ pub struct RotatingConsumer<'a> {
     retired: Vec<RetiredChannel>,
     /// When the current channel was opened.
     opened_at: Instant,
+    /// Messages received since the state of the channel was checked.
+    unchecked: u16,
     /// When a channel was last replaced because of its age.
     renewed_at: Option<Instant>,
 }
@@ -130,6 +136,7 @@ impl<'a> RotatingConsumer<'a> {
             previous: None,
             retired: Vec::new(),
             opened_at: Instant::now(),
+            unchecked: 0,
             renewed_at: None,
         })
     }
@@ -137,6 +144,7 @@ impl<'a> RotatingConsumer<'a> {
     /// # Errors
     /// [`BrokerError::ChannelFailed`] if this connection will deliver no more messages.
     pub async fn next(&mut self) -> Result<ReceivedMessage, BrokerError> {
+        self.unchecked = 0;
         loop {
             if self.previous.is_none() && self.current.is_stuck() && self.may_rotate() {
                 self.rotate().await?;
@@ -158,12 +166,27 @@ impl<'a> RotatingConsumer<'a> {
             }
             let wait = MAX_IDLE_CHANNEL_AGE.saturating_sub(self.opened_at.elapsed()).max(IDLE_CHECK_INTERVAL);
             if let Ok(message) = timeout(wait, self.current.next()).await {
-                let (message, acks) = (message?, self.current.acks());
-                self.window.record(message.body.len());
-                let source = self.source(&message);
-                return Ok(ReceivedMessage { message, acks, source });
+                return Ok(self.received(message?));
             }
         }
+    }
+
+    /// A message that has arrived already. `None` also from time to time, so that the caller calls [`Self::next`], which
+    /// checks the state of the channel.
+    pub fn next_arrived(&mut self) -> Option<Result<ReceivedMessage, BrokerError>> {
+        if self.previous.is_some() || self.unchecked >= MESSAGES_BETWEEN_CHECKS {
+            return None;
+        }
+        self.unchecked += 1;
+        let message = self.current.next().now_or_never()?;
+        Some(message.map(|message| self.received(message)))
+    }
+
+    /// A message of the current channel.
+    fn received(&mut self, message: Message) -> ReceivedMessage {
+        self.window.record(message.body.len());
+        let source = self.source(&message);
+        ReceivedMessage { message, acks: self.current.acks(), source }
     }
 
     fn is_old(&mut self) -> bool {
@@ -181,8 +204,8 @@ impl<'a> RotatingConsumer<'a> {
     }
 
     fn source(&self, message: &Message) -> MessageSource {
-        let recently_renewed = self.renewed_at.is_some_and(|renewed_at| renewed_at.elapsed() < RECOVERY_WINDOW);
-        if !recently_renewed || !message.redelivered {
+        let recently_renewed = || self.renewed_at.is_some_and(|renewed_at| renewed_at.elapsed() < RECOVERY_WINDOW);
+        if !message.redelivered || !recently_renewed() {
             return MessageSource::Queued;
         }
         tracing::warn!(queue = self.queue, message_id = message.message_id, "message recovered");

@@ -1,6 +1,7 @@
 //! Sends requests to webhooks, directly or through the egress proxy. No other module connects to customers' endpoints.
 
 mod body;
+pub(crate) mod deadline_timer;
 mod dial;
 mod direct;
 mod pool;
@@ -95,13 +96,13 @@ impl Sender {
         let send_result = match &self.route {
             EgressRoute::Direct(direct) => {
                 let deadline = Instant::now() + timeout;
-                clock.time(direct.post(url, &request.headers, request.body, deadline, &clock)).await
+                direct.post(url, &request.headers, request.body, deadline, &clock).await
             }
             EgressRoute::Proxied(proxied) => {
                 let mut head = reqwest::Request::new(Method::POST, url.clone());
                 *head.headers_mut() = request.headers;
                 *head.timeout_mut() = Some(timeout);
-                clock.time(proxied.send(head, Some(request.body), &clock)).await
+                Box::pin(clock.time(proxied.send(head, Some(request.body), &clock))).await
             }
         };
         (send_result, clock.timing())
@@ -114,7 +115,7 @@ impl Sender {
         }
         let clock = RequestClock::start(Span::none());
         match &self.route {
-            EgressRoute::Direct(direct) => clock.time(direct.head(url, Instant::now() + timeout, &clock)).await,
+            EgressRoute::Direct(direct) => direct.head(url, Instant::now() + timeout, &clock).await,
             EgressRoute::Proxied(proxied) => {
                 let mut head = reqwest::Request::new(Method::HEAD, url.clone());
                 *head.timeout_mut() = Some(timeout);

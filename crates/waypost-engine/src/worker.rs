@@ -107,7 +107,10 @@ impl Worker {
     /// Handles a message of the events queue: one step event, which is delivered to every webhook that it resolves to.
     pub async fn handle_event(&self, message: Box<Message>) -> Result<(), DeliveryError> {
         let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
-        self.process_event(message).instrument(span).await
+        if span.is_disabled() {
+            return self.process_event(message).await;
+        }
+        Box::pin(self.process_event(message).instrument(span)).await
     }
 
     async fn process_event(&self, message: Box<Message>) -> Result<(), DeliveryError> {
@@ -180,7 +183,10 @@ impl Worker {
 
     async fn process_waiting(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let span = spans::resumed(&delivery);
-        self.process_waiting_delivery(delivery).instrument(span).await
+        if span.is_disabled() {
+            return self.process_waiting_delivery(delivery).await;
+        }
+        Box::pin(self.process_waiting_delivery(delivery).instrument(span)).await
     }
 
     async fn process_waiting_delivery(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
@@ -223,7 +229,8 @@ impl Worker {
             // A delivery that was parked is late because of its endpoint, so it is not counted.
             DeliveryEvent::FirstAttempt { event: &delivery.event, at: Utc::now() }.emit(&self.metrics);
         }
-        let result = self.attempt_once(&mut delivery, guard).await;
+        // On the heap only while the request is in flight, so that the many deliveries that wait stay small.
+        let result = Box::pin(self.attempt_once(&mut delivery, guard)).await;
         permit.finish(&result.send_result, result.duration, result.ended_at);
         let settlement = decide(
             &self.retry_policy.load().for_webhook(&delivery.target.webhook),
@@ -346,9 +353,9 @@ fn encode_for_delay(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(Dela
     Ok((next_delay_queue(due, Utc::now()).unwrap_or(DelayQueue::SHORTEST), serde_json::to_vec(delivery)?))
 }
 
-/// A number in 0..1 that differs from call to call, taken from the clock because no random generator is needed for it.
+/// A random number in 0..1.
 fn jitter() -> f64 {
-    f64::from(Utc::now().timestamp_subsec_micros() % 1_000_000) / 1e6
+    fastrand::f64()
 }
 
 fn new_message(destination: Destination, body: Vec<u8>) -> OutboundMessage {

@@ -86,7 +86,7 @@ pub struct ConcurrencyLimiter {
 impl ConcurrencyLimiter {
     /// The limit that prevents a request, if any. A new delivery does not overtake waiting deliveries.
     pub(super) fn limit_hit(&self, limits: Limits, round: AskRound, now: Duration) -> Option<LimitHit> {
-        if self.in_flight >= limits.concurrency || round == AskRound::First && self.waiting > 0 {
+        if !self.has_room(limits.concurrency) || round == AskRound::First && self.waiting > 0 {
             return Some(LimitHit::Concurrency);
         }
         let wait = limits.rate().map(|rate| self.rate_limit.wait_until_due(rate, now)).unwrap_or_default();
@@ -153,6 +153,11 @@ impl ConcurrencyLimiter {
 
     pub fn has_waiters(&self) -> bool {
         self.waiting > 0
+    }
+
+    /// Whether this concurrency allows another request.
+    pub fn has_room(&self, concurrency: u32) -> bool {
+        self.in_flight < concurrency
     }
 
     pub(super) fn is_idle(&self, now: Duration) -> bool {

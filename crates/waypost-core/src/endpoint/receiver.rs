@@ -255,6 +255,11 @@ impl Receiver {
         }
     }
 
+    /// Whether the receiver's own limit allows another request.
+    pub fn has_room(&self) -> bool {
+        self.limiter.has_room(self.allowed)
+    }
+
     /// Tells if the receiver can be evicted: it has no requests, no parked deliveries and no state to remember.
     pub fn is_idle(&self, now: Duration) -> bool {
         self.is_unused()

@@ -17,10 +17,11 @@ use super::pool::{Connection, Pool};
 use super::response::{
     BodyReader, Framing, HeadReader, NotHttp, RESPONSE_BYTES_KEPT, RESPONSE_BYTES_READ, ResponseHead, Reuse,
 };
-use super::socket::{Exchange, Socket};
+use super::socket::{Exchange, ReadError, Socket};
 use super::timing::{RequestClock, time_connect};
 
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Most responses fit. The buffer is cleared for each request.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
 
 /// If the headers do not say how the body ends, the body is read for this time.
 const UNCLEAR_BODY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -66,9 +67,9 @@ impl DirectClient {
                 result => return result.unwrap_or_else(|no_answer| no_answer.into_send_result(clock)),
             }
         }
-        match self.dial(url, deadline, clock).await {
+        match Box::pin(self.dial(url, deadline, clock)).await {
             Ok(stream) => {
-                let result = self.exchange(Connection::new(stream), url, request, deadline, clock).await;
+                let result = self.exchange(Connection::new(stream, deadline), url, request, deadline, clock).await;
                 result.unwrap_or_else(|no_answer| no_answer.into_send_result(clock))
             }
             Err(send_result) => send_result,
@@ -78,13 +79,12 @@ impl DirectClient {
     /// Sends a HEAD request on a new connection.
     pub(super) async fn head(&self, url: &Url, deadline: Instant, clock: &RequestClock) -> SendResult {
         let request = encode_head(&Method::HEAD, url, &HeaderMap::new(), 0);
-        let mut stream = match self.dial(url, deadline, clock).await {
-            Ok(stream) => stream,
+        let Connection { mut stream, mut timer, .. } = match self.dial(url, deadline, clock).await {
+            Ok(stream) => Connection::new(stream, deadline),
             Err(send_result) => return send_result,
         };
-        match read_head(&mut Exchange::begin(&mut stream, [&request, &[]]), &mut vec![0; READ_BUFFER_BYTES], deadline)
-            .await
-        {
+        let mut exchange = Exchange::begin(&mut stream, &mut timer, [&request, &[]]);
+        match read_head(&mut exchange, &mut vec![0; READ_BUFFER_BYTES], deadline).await {
             Ok((ResponseHead { status, retry_after, .. }, _)) => {
                 SendResult::Response { status, retry_after, body: Vec::new() }
             }
@@ -94,7 +94,7 @@ impl DirectClient {
 
     async fn dial(&self, url: &Url, deadline: Instant, clock: &RequestClock) -> Result<Socket, SendResult> {
         let limit = deadline.min(Instant::now() + self.connect_timeout);
-        match timeout_at(limit, time_connect(self.dialer.dial(url))).await {
+        match timeout_at(limit, clock.time(time_connect(self.dialer.dial(url)))).await {
             Ok(result) => result.map_err(|error| SendResult::failure(error.cause(), error.to_string())),
             Err(_) if limit == deadline => Err(SendResult::TimedOut { phase: clock.phase() }),
             Err(_) => {
@@ -114,7 +114,7 @@ impl DirectClient {
         clock: &RequestClock,
     ) -> Result<SendResult, NoResponse> {
         let mut buffer = vec![0; READ_BUFFER_BYTES];
-        let mut exchange = Exchange::begin(&mut connection.stream, request);
+        let mut exchange = Exchange::begin(&mut connection.stream, &mut connection.timer, request);
         let (head, body_start) = read_head(&mut exchange, &mut buffer, deadline).await?;
         clock.record_first_byte();
 
@@ -127,7 +127,7 @@ impl DirectClient {
         };
         while !body.is_over()
             && read < RESPONSE_BYTES_READ
-            && let Ok(Ok(bytes @ 1..)) = timeout_at(body_deadline, exchange.read(&mut buffer)).await
+            && let Ok(bytes @ 1..) = exchange.read(&mut buffer, body_deadline).await
         {
             read += bytes;
             surplus += bytes - body.push(&buffer[..bytes]);
@@ -148,8 +148,8 @@ async fn read_head(
     let mut reader = HeadReader::default();
     let mut no_answer: fn(io::Error) -> NoResponse = NoResponse::ClosedBeforeResponse;
     let end = loop {
-        let error = match timeout_at(deadline, exchange.read(buffer)).await {
-            Ok(Ok(bytes @ 1..)) => {
+        let error = match exchange.read(buffer, deadline).await {
+            Ok(bytes @ 1..) => {
                 no_answer = NoResponse::ClosedWithinResponse;
                 match reader.push(&buffer[..bytes]) {
                     Ok(Some((head, used))) => return Ok((head, used..bytes)),
@@ -157,9 +157,9 @@ async fn read_head(
                     Err(error) => return Err(NoResponse::NotHttp(error)),
                 }
             }
-            Ok(Ok(0)) => no_answer(io::ErrorKind::UnexpectedEof.into()),
-            Ok(Err(error)) => no_answer(error),
-            Err(_) => NoResponse::TimedOut,
+            Ok(0) => no_answer(io::ErrorKind::UnexpectedEof.into()),
+            Err(ReadError::Failed(error)) => no_answer(error),
+            Err(ReadError::TimedOut) => NoResponse::TimedOut,
         };
         break error;
     };

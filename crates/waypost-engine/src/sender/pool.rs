@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::deadline_timer::DeadlineTimer;
 use super::socket::Socket;
 
 /// An idle connection is closed after this time, before most servers close it after a minute or more.
@@ -36,12 +37,15 @@ enum SweeperState {
 
 pub(super) struct Connection {
     pub(super) stream: Socket,
+    /// For the deadlines of its requests.
+    pub(super) timer: DeadlineTimer,
     opened: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Socket) -> Self {
-        Self { stream, opened: Instant::now() }
+    /// `deadline` is that of the first request.
+    pub(super) fn new(stream: Socket, deadline: tokio::time::Instant) -> Self {
+        Self { stream, timer: DeadlineTimer::new(deadline), opened: Instant::now() }
     }
 }
 
@@ -52,8 +56,9 @@ struct IdleConnection {
 
 impl IdleConnection {
     fn is_usable(&mut self) -> bool {
-        self.since.elapsed() < IDLE_TIMEOUT
-            && self.connection.opened.elapsed() < MAX_CONNECTION_AGE
+        let now = Instant::now();
+        now.saturating_duration_since(self.since) < IDLE_TIMEOUT
+            && now.saturating_duration_since(self.connection.opened) < MAX_CONNECTION_AGE
             && self.connection.stream.is_quiet()
     }
 }
@@ -126,7 +131,8 @@ mod tests {
         for (age, is_used) in [(Duration::ZERO, true), (MAX_CONNECTION_AGE, false)] {
             let stream = TcpStream::connect(address).await.expect("a connection");
             let opened = Instant::now().checked_sub(age).expect("a time");
-            pool.put("origin", Connection { stream: Socket::Plain(stream), opened });
+            let timer = DeadlineTimer::new(tokio::time::Instant::now());
+            pool.put("origin", Connection { stream: Socket::Plain(stream), timer, opened });
             assert_eq!(pool.take("origin").is_some(), is_used, "{age:?}");
         }
     }

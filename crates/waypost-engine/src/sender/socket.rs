@@ -9,7 +9,10 @@ use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
+
+use super::deadline_timer::DeadlineTimer;
 
 pub(super) enum Socket {
     Plain(TcpStream),
@@ -53,9 +56,15 @@ impl Socket {
 /// complete.
 pub(super) struct Exchange<'a> {
     stream: &'a mut Socket,
+    timer: &'a mut DeadlineTimer,
     /// The rest of each part of the request.
     unsent: [&'a [u8]; 2],
     send_state: SendState,
+}
+
+pub(super) enum ReadError {
+    Failed(io::Error),
+    TimedOut,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,15 +78,21 @@ enum SendState {
 
 impl<'a> Exchange<'a> {
     /// `request` has two parts, of which the second may be empty.
-    pub(super) fn begin(stream: &'a mut Socket, request: [&'a [u8]; 2]) -> Self {
-        Self { stream, unsent: request, send_state: SendState::Writing }
+    pub(super) fn begin(stream: &'a mut Socket, timer: &'a mut DeadlineTimer, request: [&'a [u8]; 2]) -> Self {
+        Self { stream, timer, unsent: request, send_state: SendState::Writing }
     }
 
     /// Reads the next bytes of the response. 0 bytes mean that the receiver has closed the connection.
-    pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    ///
+    /// # Errors
+    /// [`ReadError::TimedOut`] if nothing has arrived at the deadline.
+    pub(super) async fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> Result<usize, ReadError> {
         poll_fn(|cx| {
             self.poll_send(cx);
-            self.stream.poll_read(cx, buffer)
+            if let Poll::Ready(result) = self.stream.poll_read(cx, buffer) {
+                return Poll::Ready(result.map_err(ReadError::Failed));
+            }
+            self.timer.poll_elapsed(cx, deadline).map(|()| Err(ReadError::TimedOut))
         })
         .await
     }

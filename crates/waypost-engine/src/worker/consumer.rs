@@ -178,21 +178,11 @@ impl Consumer {
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
-                received = messages.next() => {
-                    let ReceivedMessage { message, acks, source } = received?;
-                    if source == MessageSource::Recovered {
-                        self.worker.metrics.messages_recovered.inc();
-                    }
-                    if queue == ConsumedQueue::Events && is_probe(&message.body) {
-                        // A probe is not an event. Counting it as progress would hide that messages hang.
-                        acks.acknowledge(message.tag);
-                        continue;
-                    }
-                    let (worker, retry_throttle) = (self.worker.clone(), self.retry_throttle.clone());
-                    let (message, guard) = (Box::new(message), self.status.begin_message());
-                    tasks.spawn(settle(worker, retry_throttle, queue, message, acks, guard));
-                }
+                received = messages.next() => self.begin(queue, received?, &mut tasks),
                 () = pause.cancelled() => break,
+            }
+            while let Some(received) = messages.next_arrived() {
+                self.begin(queue, received?, &mut tasks);
             }
             // Removes tasks that have ended. Waiting for them would wake this task up for each one.
             while tasks.try_join_next().is_some() {}
@@ -209,6 +199,22 @@ impl Consumer {
         tasks.shutdown().await;
         messages.finish().await;
         Ok(())
+    }
+
+    /// Begins to process a message in a task of its own.
+    fn begin(&self, queue: ConsumedQueue, received: ReceivedMessage, tasks: &mut JoinSet<()>) {
+        let ReceivedMessage { message, acks, source } = received;
+        if source == MessageSource::Recovered {
+            self.worker.metrics.messages_recovered.inc();
+        }
+        if queue == ConsumedQueue::Events && is_probe(&message.body) {
+            // A probe is not an event. Counting it as progress would hide that messages hang.
+            acks.acknowledge(message.tag);
+            return;
+        }
+        let (worker, retry_throttle) = (self.worker.clone(), self.retry_throttle.clone());
+        let (message, guard) = (Box::new(message), self.status.begin_message());
+        tasks.spawn(settle(worker, retry_throttle, queue, message, acks, guard));
     }
 }
 
@@ -289,7 +295,7 @@ async fn settle(
             ConsumedQueue::Retries => worker.handle_retry(message).await,
         }
     };
-    match AssertUnwindSafe(process).catch_unwind().await {
+    match AssertUnwindSafe(pin!(process)).catch_unwind().await {
         Ok(Ok(())) => {
             guard.settled();
             if queue == ConsumedQueue::Retries {

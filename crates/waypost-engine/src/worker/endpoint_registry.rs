@@ -3,15 +3,17 @@
 //! and the eviction.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use waypost_core::campaign::Webhook;
 use waypost_core::endpoint::concurrency_limiter::{ConcurrencyLimiter, Limits};
 use waypost_core::endpoint::receiver::Receiver;
@@ -22,8 +24,13 @@ use waypost_core::endpoint::{
 use waypost_core::ids::WebhookId;
 use waypost_core::outcome::SendResult;
 
+use crate::sender::deadline_timer::DeadlineTimer;
+
 /// If there are more receivers, the least recently used ones are evicted. An evicted receiver starts without a history.
 const MAX_RECEIVERS: usize = 10_000;
+
+/// Unused timers that are kept. More deliveries wait only if the window is larger.
+const MAX_POOLED_TIMERS: usize = 2_000;
 
 /// How often idle receivers are evicted.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(10);
@@ -42,6 +49,8 @@ struct Shared {
     /// The latest number, which can be too low for a moment.
     workers_seen: AtomicU32,
     registry: Mutex<Registry>,
+    /// The unused timers of deliveries that waited.
+    timers: Mutex<Vec<DeadlineTimer>>,
     started: Instant,
 }
 
@@ -108,6 +117,7 @@ impl EndpointRegistry {
             workers: AtomicU32::new(1),
             workers_seen: AtomicU32::new(1),
             registry: Mutex::default(),
+            timers: Mutex::default(),
             started: Instant::now(),
         }))
     }
@@ -134,39 +144,24 @@ impl EndpointRegistry {
     ) -> AdmissionOutcome {
         let slot = self.0.slot(webhook.url.receiver_key());
         let limits_of_webhook = self.0.webhook_limits(webhook).map(|limits| (&webhook.id, limits));
-        let ask = |round| {
+        let mut now = Instant::now();
+        let deadline = now + source.max_queue_delay();
+        let mut round = AskRound::First;
+        let mut waiter = SlotWaiter { shared: &self.0, slot: &slot, webhook: &webhook.id, wait_list: None };
+        let mut timer = PooledTimer { pool: &self.0.timers, timer: None };
+        loop {
             let (limits, slow_budget) = (**self.0.limits.load(), self.0.slow_budget());
             let webhook = limits_of_webhook;
             let request = AdmissionRequest { webhook, limits, slow_budget, round, source, parking: parking(), jitter };
-            slot.admit(&request, self.0.now())
-        };
-        let admitted = |token| AdmissionOutcome::Admitted(self.0.permit(&slot, token));
-        let mut waiter = match ask(AskRound::First) {
-            Admission::Send(token) => return admitted(token),
-            Admission::Park(delay, reason) => return AdmissionOutcome::Parked { delay, reason },
-            Admission::Refused(_) => return AdmissionOutcome::Refused,
-            Admission::Wait(_, queue) => SlotWaiter::new(&slot, queue, &webhook.id),
-        };
-        let deadline = Instant::now() + source.max_queue_delay();
-        loop {
-            let mut slot_freed = pin!(waiter.slot_released().notified());
-            // Listen before asking, so that a request that ends in between is not missed.
-            slot_freed.as_mut().enable();
-            let round = if Instant::now() >= deadline { AskRound::Last } else { AskRound::Again };
-            let (max_wait, queue) = match ask(round) {
-                Admission::Send(token) => return admitted(token),
+            let max_wait = match waiter.ask(&request, now.saturating_duration_since(self.0.started)) {
+                Admission::Send(token) => return AdmissionOutcome::Admitted(self.0.permit(&slot, token)),
                 Admission::Park(delay, reason) => return AdmissionOutcome::Parked { delay, reason },
                 Admission::Refused(_) => return AdmissionOutcome::Refused,
-                Admission::Wait(max_wait, queue) => (max_wait, queue),
+                Admission::Wait(max_wait, _) => max_wait,
             };
-            if queue != waiter.wait_list {
-                waiter = SlotWaiter::new(&slot, queue, &webhook.id);
-                continue;
-            }
-            tokio::select! {
-                () = slot_freed => {}
-                () = sleep_until(deadline.min(Instant::now() + max_wait)) => {}
-            }
+            waiter.wait(&mut timer, deadline.min(now + max_wait)).await;
+            now = Instant::now();
+            round = if now >= deadline { AskRound::Last } else { AskRound::Again };
         }
     }
 
@@ -300,8 +295,12 @@ impl ReceiverSlot {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(&self, request: &AdmissionRequest<'_>, now: Duration) -> Admission {
-        self.lock().admit(&mut self.limiter.lock(), request, now)
+    /// Notified when a request has ended for which the deliveries in a wait list wait.
+    fn slot_freed(&self, wait_list: WaitList) -> &Notify {
+        match wait_list {
+            WaitList::Webhook | WaitList::Receiver => &self.slot_freed,
+            WaitList::Endpoint => &self.limiter.slot_freed,
+        }
     }
 
     /// Updates the receiver and its endpoint after a request, and wakes one delivery that waits for each of them.
@@ -347,36 +346,94 @@ impl Drop for Permit {
     }
 }
 
-/// Counts a delivery as waiting for another request to end while this value lives.
+/// A delivery that asks to be sent, and is counted as waiting for a request to end between two questions.
 struct SlotWaiter<'a> {
+    shared: &'a Shared,
     slot: &'a ReceiverSlot,
-    wait_list: WaitList,
     webhook: &'a WebhookId,
+    /// Where the delivery waits.
+    wait_list: Option<WaitList>,
 }
 
-impl<'a> SlotWaiter<'a> {
-    fn new(slot: &'a ReceiverSlot, wait_list: WaitList, webhook: &'a WebhookId) -> Self {
-        slot.lock().limiter(&mut slot.limiter.lock(), wait_list, webhook).begin_waiting();
-        Self { slot, wait_list, webhook }
+impl SlotWaiter<'_> {
+    fn ask(&mut self, request: &AdmissionRequest<'_>, now: Duration) -> Admission {
+        let (mut receiver, mut limiter) = (self.slot.lock(), self.slot.limiter.lock());
+        let admission = receiver.admit(&mut limiter, request, now);
+        let wait_list = if let Admission::Wait(_, wait_list) = &admission { Some(*wait_list) } else { None };
+        if wait_list != self.wait_list {
+            if let Some(wait_list) = wait_list {
+                receiver.limiter(&mut limiter, wait_list, self.webhook).begin_waiting();
+            }
+            let left = std::mem::replace(&mut self.wait_list, wait_list);
+            self.leave(left, &mut receiver, &mut limiter);
+        } else if wait_list == Some(WaitList::Webhook)
+            && receiver.has_room()
+            && receiver.limiter(&mut limiter, WaitList::Receiver, self.webhook).has_waiters()
+        {
+            // Webhooks and receiver share the notification. It may have been meant for a delivery of another webhook.
+            self.slot.slot_freed.notify_one();
+        }
+        admission
     }
 
-    fn slot_released(&self) -> &'a Notify {
-        match self.wait_list {
-            WaitList::Webhook | WaitList::Receiver => &self.slot.slot_freed,
-            WaitList::Endpoint => &self.slot.limiter.slot_freed,
+    /// Waits until a request has ended, or until `deadline`. A request that has ended since the last question ends the
+    /// wait at once.
+    async fn wait(&self, timer: &mut PooledTimer<'_>, deadline: Instant) {
+        let Some(wait_list) = self.wait_list else { return };
+        let mut slot_freed = pin!(self.slot.slot_freed(wait_list).notified());
+        poll_fn(|cx| match slot_freed.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => timer.get(deadline).poll_elapsed(cx, deadline),
+        })
+        .await;
+    }
+
+    fn leave(&self, wait_list: Option<WaitList>, receiver: &mut Receiver, endpoint: &mut ConcurrencyLimiter) {
+        let Some(wait_list) = wait_list else { return };
+        receiver.limiter(endpoint, wait_list, self.webhook).end_waiting();
+        self.wake_next(wait_list, receiver, endpoint);
+    }
+
+    /// Wakes another delivery if there is room for it. A good response can raise the limit, so that one ended request
+    /// makes room for two.
+    fn wake_next(&self, wait_list: WaitList, receiver: &Receiver, endpoint: &ConcurrencyLimiter) {
+        let can_send = match wait_list {
+            WaitList::Webhook | WaitList::Receiver => receiver.has_waiters() && receiver.has_room(),
+            WaitList::Endpoint => endpoint.has_waiters() && endpoint.has_room(self.shared.limits.load().concurrency),
+        };
+        if can_send {
+            self.slot.slot_freed(wait_list).notify_one();
         }
     }
 }
 
 impl Drop for SlotWaiter<'_> {
     fn drop(&mut self) {
-        let mut receiver = self.slot.lock();
-        let mut limiter = self.slot.limiter.lock();
-        let limiter = receiver.limiter(&mut limiter, self.wait_list, self.webhook);
-        limiter.end_waiting();
-        // A good response can raise the limit, so that one ended request makes room for two.
-        if limiter.has_waiters() {
-            self.slot_released().notify_one();
+        if let Some(wait_list) = self.wait_list.take() {
+            self.leave(Some(wait_list), &mut self.slot.lock(), &mut self.slot.limiter.lock());
+        }
+    }
+}
+
+/// A timer that is taken from a pool when it is needed, and returned to it.
+struct PooledTimer<'a> {
+    pool: &'a Mutex<Vec<DeadlineTimer>>,
+    timer: Option<DeadlineTimer>,
+}
+
+impl PooledTimer<'_> {
+    fn get(&mut self, deadline: Instant) -> &mut DeadlineTimer {
+        let pooled = || self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        self.timer.get_or_insert_with(|| pooled().unwrap_or_else(|| DeadlineTimer::new(deadline)))
+    }
+}
+
+impl Drop for PooledTimer<'_> {
+    fn drop(&mut self) {
+        let Some(timer) = self.timer.take() else { return };
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < MAX_POOLED_TIMERS {
+            pool.push(timer);
         }
     }
 }
