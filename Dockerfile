@@ -27,11 +27,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/build/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
     && cargo build --release --locked --bin waypost \
-    && install -D target/release/waypost /rootfs/usr/local/bin/waypost \
+    && scripts/split-debug target/release/waypost /dist/waypost \
+    && install -D /dist/waypost /rootfs/usr/local/bin/waypost \
     && install -d -m 755 /rootfs/usr/share/doc/waypost \
     && install -m 644 LICENSE /rootfs/usr/share/doc/waypost/LICENSE \
     && scripts/image-sbom /runtime "$CREATED" > /rootfs/usr/share/doc/waypost/sbom.cdx.json \
     && install -d -m 700 /volume/waypost
+
+# The debug lines of the program: docker build --target debug --output target/image .
+FROM scratch AS debug
+COPY --from=build /dist/waypost.debug /
 
 FROM runtime
 ARG VERSION=0.2.0

@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Cargo's output folder.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test versions screenshots ci fmt lint doc book deny bench bench-quick steps backlog campaigns dead-letters outage soak chaos drill contract fuzz image image-test clean tools rustfmt clippy
+.PHONY: help demo serve test versions screenshots ci fmt lint doc book deny bench bench-quick steps backlog campaigns dead-letters outage soak chaos drill contract fuzz release image image-test clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,6 +119,10 @@ contract: tools ## Write the JSON Schemas, the AsyncAPI and the OpenAPI descript
 
 fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event url" for some targets)
 	scripts/fuzz $(or $(SECONDS),60) $(ARGS)
+
+release: tools ## Build an optimised worker, with its debug lines in a file of their own, in target/dist
+	cargo build --release --locked --bin waypost
+	scripts/split-debug $(BUILT)/release/waypost $(BUILT)/dist/waypost
 
 image: tools ## Build the image with the first of docker, podman and buildah that works (docs/IMAGE.md)
 	scripts/image

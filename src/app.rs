@@ -1,5 +1,6 @@
 //! The composition root: builds all parts from the settings, runs them, and stops them in order.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic;
 use std::sync::{Arc, Weak};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use waypost_broker::connection::ConnectionConfig;
@@ -103,7 +105,7 @@ pub struct App {
     supervisor: DeadLetterSupervisor,
     keeper: TopologyKeeper,
     management: Option<Management>,
-    publisher_task: tokio::task::JoinHandle<()>,
+    publisher_task: JoinHandle<()>,
 }
 
 impl App {
@@ -219,13 +221,13 @@ impl App {
     /// # Errors
     /// [`AppError::Broker`] if the broker's objects are not as required; [`AppError::Store`]; [`AppError::Http`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { listener, address, store, api, consumer, supervisor, keeper, management, publisher_task } = self;
+        let Self { listener, address, store, api, consumer, supervisor, keeper, management, mut publisher_task } = self;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let stop_http = CancellationToken::new();
         let mut http = tokio::spawn(waypost_http::serve(api, listener, stop_http.clone()));
         let policies = warn_of_policies(management, keeper.topology.clone());
         let _policies = AbortOnDropHandle::new(tokio::spawn(policies));
-        let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(stop.clone())));
+        let mut keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(stop.clone())));
         // A separate task, because work on the dead-letter view must not delay deliveries.
         let settled = CancellationToken::new();
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run(stop.clone(), settled.clone())));
@@ -246,6 +248,8 @@ impl App {
                 Ok(Ok(())) => std::io::Error::other("it ended unexpectedly"),
                 Err(error) => std::io::Error::other(error),
             })),
+            never = resume_panic(&mut publisher_task) => match never {},
+            never = resume_panic(&mut keeper) => match never {},
         };
         stop_http.cancel();
         let close = async {
@@ -269,6 +273,17 @@ impl App {
         tracing::info!("stopped");
         result
     }
+}
+
+/// Continues the panic of a task. Without that task, the worker would take events that it can't finish. Pending if the
+/// task ends normally.
+async fn resume_panic(task: impl Future<Output = Result<(), JoinError>>) -> Infallible {
+    if let Err(error) = task.await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        panic::resume_unwind(panic);
+    }
+    std::future::pending().await
 }
 
 fn warn_if_unencrypted(config: &Config) {
@@ -312,4 +327,30 @@ pub(crate) fn new_sender(config: &Config) -> Result<Sender, AppError> {
         proxy: config.egress.proxy.clone(),
     };
     Ok(Sender::new(settings)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{JoinError, resume_panic};
+
+    async fn ending(task: impl FnOnce() + Send + 'static) -> Result<(), JoinError> {
+        tokio::spawn(async move { task() }).await
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "as intended")]
+    async fn the_panic_of_a_task_continues() {
+        let never = resume_panic(ending(|| panic!("as intended"))).await;
+        match never {}
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_normally_stops_nothing() {
+        let other = tokio::task::yield_now();
+        tokio::select! {
+            biased;
+            never = resume_panic(ending(|| ())) => match never {},
+            () = async { ending(|| ()).await.expect("no panic"); other.await } => {}
+        }
+    }
 }

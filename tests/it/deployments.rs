@@ -186,7 +186,8 @@ fn the_image_is_built_with_the_oldest_rust_that_is_supported() {
         "{rust} is not Rust {version}, the rust-version of Cargo.toml"
     );
     // Base images are arguments, so that they can be pinned by digest. Other stages are defined in the Dockerfile.
-    let stages = ["${RUST} AS build", "${RUNTIME} AS runtime", "runtime"];
+    // `scratch` is empty.
+    let stages = ["${RUST} AS build", "${RUNTIME} AS runtime", "scratch AS debug", "runtime"];
     for from in dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")) {
         assert!(stages.contains(&from), "the Dockerfile is built from {from}, which scripts/image does not pin");
     }
@@ -221,7 +222,16 @@ fn the_image_build_copies_all_sources() {
         assert!(project_root().join(path).exists(), ".dockerignore includes {path}, which does not exist");
     }
     // The files that the build needs, besides those that the sources include. Tests are excluded.
-    let needed = ["Cargo.toml", "Cargo.lock", "LICENSE", "scripts/image-sbom", "src", "crates", "benches"];
+    let needed = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "LICENSE",
+        "scripts/image-sbom",
+        "scripts/split-debug",
+        "src",
+        "crates",
+        "benches",
+    ];
     needed.into_iter().for_each(has);
     let manifest = read_project_file("Cargo.toml");
     let dependencies = manifest.lines().filter(|line| line.contains('{'));

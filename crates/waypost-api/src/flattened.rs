@@ -8,6 +8,8 @@ use serde::Deserialize as _;
 use serde::de::{DeserializeOwned, Deserializer, Error};
 use serde_json::Value;
 
+use crate::field_error;
+
 /// Reads one object as two types. Each ignores the fields of the other.
 pub(crate) fn read_twice<'de, D: Deserializer<'de>, A: DeserializeOwned, B: DeserializeOwned>(
     deserializer: D,
@@ -18,8 +20,5 @@ pub(crate) fn read_twice<'de, D: Deserializer<'de>, A: DeserializeOwned, B: Dese
 
 fn read<T: DeserializeOwned, E: Error>(object: &Value) -> Result<T, E> {
     // The caller's deserializer does not see inside the object, so the message must name the field.
-    serde_path_to_error::deserialize(object).map_err(|error| match error.path().to_string().as_str() {
-        "." => E::custom(error.inner()),
-        path => E::custom(format_args!("{path}: {}", error.inner())),
-    })
+    field_error::deserialize(object).map_err(E::custom)
 }

@@ -10,6 +10,7 @@ pub mod configuration;
 pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
+pub mod field_error;
 mod flattened;
 pub mod page;
 pub mod problem;

@@ -17,6 +17,7 @@ use waypost_core::timestamp;
 
 use crate::dead_letters::{LetterResponse, LetterSummaryResponse};
 use crate::endpoints::{EndpointResponse, ReceiverResponse};
+use crate::field_error;
 use crate::page::Page;
 use crate::problem::ProblemDocument;
 use crate::replays::{ReplayPreviewResponse, ReplayResponse, SampleRequest};
@@ -56,7 +57,7 @@ fn is_read_back<T: DeserializeOwned + Serialize + PartialEq + Debug>(written: &T
     let value: Value = serde_json::from_str(&text).expect("JSON");
     let from_text =
         serde_json::from_str::<T>(&text).map_err(|error| TestCaseError::fail(format!("{error}: {text}")))?;
-    let from_value = serde_path_to_error::deserialize::<_, T>(&value);
+    let from_value = field_error::deserialize::<T, _>(&value);
     let from_value = from_value.map_err(|error| TestCaseError::fail(format!("{error}: {text}")))?;
     for read in [from_text, from_value] {
         prop_assert_eq!(&read, written);

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use waypost_api::field_error::{self, FieldError};
 use waypost_core::violation::{Violation, type_name};
 
 use super::body_limit;
@@ -81,15 +82,12 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(violation(format!("expected an object, found {}", type_name(&value))));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        if !error.inner().is_data() {
-            return invalid_json(error.inner());
+    let value = field_error::deserialize(&mut deserializer).map_err(|FieldError { path, error }| {
+        if !error.is_data() {
+            return invalid_json(&error);
         }
-        let path = match error.path().to_string().as_str() {
-            "." => "$".to_owned(),
-            path => format!("$.{path}"),
-        };
-        Problem::invalid(vec![Violation::new(path, error.inner().to_string())])
+        let path = path.map_or_else(|| "$".to_owned(), |path| format!("$.{path}"));
+        Problem::invalid(vec![Violation::new(path, error.to_string())])
     })?;
     deserializer.end().map_err(|error| invalid_json(&error))?;
     Ok(value)

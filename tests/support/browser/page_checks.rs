@@ -38,8 +38,15 @@ impl Browser {
     pub(crate) async fn overflow_at(&self, width: u32) -> Option<String> {
         let before = self.width();
         self.resize(width).await;
-        let PageExtent { laid_out, wide, protruding } = self.script(OVERFLOW_SCRIPT, Vec::new()).await;
+        let overflow = self.overflow().await;
         self.resize(before).await;
+        overflow
+    }
+
+    /// Describes how the page overflows its screen, if it does.
+    async fn overflow(&self) -> Option<String> {
+        let width = self.width();
+        let PageExtent { laid_out, wide, protruding } = self.script(OVERFLOW_SCRIPT, Vec::new()).await;
         if laid_out > width {
             return Some(format!("laid out for {laid_out} on a screen of {width}: is its meta viewport right?"));
         }
@@ -93,13 +100,16 @@ impl Browser {
     #[track_caller]
     pub(crate) fn assert_page_quality(&self) -> impl Future<Output = ()> {
         let caller = Location::caller();
-        let (fits, quiet) = (self.assert_fits_widths(&CHECKED_WIDTHS), self.assert_no_console_errors());
+        let quiet = self.assert_no_console_errors();
         async move {
-            fits.await;
             let before = self.width();
+            // Each width is laid out once for both checks.
             for (width, scheme) in CHECKED_WIDTHS.into_iter().zip([Scheme::Dark, Scheme::Light]) {
-                self.resize(width).await;
                 self.emulate_media(scheme, Motion::Reduced).await;
+                self.resize(width).await;
+                if let Some(misfit) = self.overflow().await {
+                    panic!("{} is {misfit} ({caller})", self.path().await);
+                }
                 let violations = self.accessibility_violations().await;
                 let found = violations.join("\n");
                 assert!(

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::ClientError;
+use crate::field_error;
 
 /// A JSON answer as the server wrote it. [`Self::read`] makes it a `T`.
 ///
@@ -34,12 +35,7 @@ impl<T: DeserializeOwned> Answer<T> {
     /// # Errors
     /// [`ClientError::Unreadable`]. Unknown fields are ignored.
     pub fn read(&self) -> Result<T, ClientError> {
-        serde_path_to_error::deserialize(&self.json).map_err(|error| {
-            ClientError::Unreadable(match error.path().to_string().as_str() {
-                "." => error.inner().to_string(),
-                path => format!("{path}: {}", error.inner()),
-            })
-        })
+        field_error::deserialize(&self.json).map_err(|error| ClientError::Unreadable(error.to_string()))
     }
 }
 
