@@ -11,6 +11,7 @@ pub mod error;
 pub mod hold;
 mod queries;
 mod random;
+mod read_ahead;
 mod reading;
 pub mod restore;
 mod snapshot_progress;

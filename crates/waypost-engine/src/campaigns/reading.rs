@@ -8,7 +8,7 @@ use chrono::Utc;
 use lapin::Connection;
 use tokio_util::task::AbortOnDropHandle;
 use waypost_broker::queue_stats;
-use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader, StreamRecord};
+use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader};
 use waypost_core::stream_position::StreamPosition;
 use waypost_store::record::{CampaignsRecord, Control, Decision, DecisionKind};
 use waypost_store::state::{Contents, Incomplete, ReadFrom, RecordEffect};
@@ -18,23 +18,19 @@ use super::Campaigns;
 use super::catch_up_log::CatchUpLog;
 use super::comparison::{Announcement, Comparison, ComparisonResult, Relation};
 use super::hold::{Hold, HoldReason, StreamStatus};
+use super::read_ahead::{ReadAhead, RecordBatch};
 use super::snapshots::SnapshotRequest;
 use super::view_history::ViewHistory;
 use crate::view_sync::{FollowError, SyncState};
 
-/// Maximum number of records applied in one transaction.
-const MAX_BATCH_RECORDS: usize = 500;
-
-/// Maximum number of bytes applied in one transaction; the last record may exceed them. In memory they are several times
-/// as large.
-const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
-
 /// Reads the campaigns stream over one connection.
 pub struct StreamSession {
-    log: StreamReader,
+    log: ReadAhead,
     mode: ReadMode,
     /// Records that were read and not applied yet.
     entries: Vec<CampaignsEntry>,
+    /// Whether the records that the stream had when reading started are all read.
+    is_caught_up: bool,
     /// Whether the records that the stream had when reading started are all applied.
     has_reached_end: bool,
     catch_up_log: CatchUpLog,
@@ -113,7 +109,8 @@ impl Campaigns {
         };
         self.update_version_gauge()?;
         Ok(StreamSession {
-            log,
+            is_caught_up: log.is_caught_up(),
+            log: ReadAhead::start(log, self.log.clone()),
             mode,
             entries: Vec::new(),
             has_reached_end: false,
@@ -130,7 +127,7 @@ impl Campaigns {
     pub async fn follow(&self, mut session: StreamSession) -> Result<(), FollowError> {
         let mut end = InitialEnd::NotReached;
         loop {
-            session.has_reached_end |= session.entries.is_empty() && session.log.is_caught_up();
+            session.has_reached_end |= session.entries.is_empty() && session.is_caught_up;
             if end == InitialEnd::NotReached && session.has_reached_end {
                 end = InitialEnd::Reached;
                 if self.handle_initial_end(&mut session).await? == NextStep::Reopen {
@@ -143,13 +140,13 @@ impl Campaigns {
             }
             let from = match &mut session.mode {
                 ReadMode::Apply(from) => *from,
-                // Records are compared one by one.
+                // Records are compared one by one. The position is seldom found late, so few records are moved.
                 ReadMode::Compare(comparison) => {
                     let Some(CampaignsEntry { position, record }) = session.entries.first() else { continue };
                     match comparison.compare(position, record.as_ref()) {
                         Relation::Unknown => {
                             self.confirm_control(position, record.as_ref());
-                            session.entries.clear();
+                            session.entries.remove(0);
                             if end == InitialEnd::Reached
                                 && let Some(decision) = comparison.new_decision()
                             {
@@ -164,7 +161,7 @@ impl Campaigns {
                             session.mode = ReadMode::Apply(from);
                             end = InitialEnd::NotReached;
                             if relation == Relation::AtPosition {
-                                session.entries.clear();
+                                session.entries.remove(0);
                                 continue;
                             }
                             from
@@ -188,27 +185,17 @@ impl Campaigns {
         Ok(())
     }
 
-    /// Reads the next record and the records that have arrived after it. A batch ends where the records end that the
-    /// stream had when reading started: the view is current before newer records are applied.
+    /// Waits for the next batch of records.
     async fn read_entries(&self, session: &mut StreamSession) -> Result<(), FollowError> {
-        let max_records = match session.mode {
-            ReadMode::Apply(_) => MAX_BATCH_RECORDS,
-            ReadMode::Compare(_) => 1,
-        };
-        let mut bytes = 0;
-        let mut next = Some(session.log.next().await?);
-        while let Some(record) = next {
-            bytes += record.body.len();
-            let content = self.parse_record(&record);
-            if let Some(CampaignsRecord::Control(control)) = &content {
+        let RecordBatch { entries, is_caught_up } = session.log.next().await?;
+        session.is_caught_up |= is_caught_up;
+        for entry in &entries {
+            if let Some(CampaignsRecord::Control(control)) = &entry.record {
                 self.follow_snapshots(control);
                 session.request = SnapshotRequest::after(control, session.request);
             }
-            session.entries.push(CampaignsEntry { position: record.position, record: content });
-            let ends_here = !session.has_reached_end && session.log.is_caught_up();
-            let is_full = session.entries.len() >= max_records || bytes >= MAX_BATCH_BYTES;
-            next = if ends_here || is_full { None } else { session.log.next_ready()? };
         }
+        session.entries = entries;
         Ok(())
     }
 
@@ -346,22 +333,15 @@ impl Campaigns {
         Ok(())
     }
 
-    fn parse_record(&self, record: &StreamRecord) -> Option<CampaignsRecord> {
-        CampaignsRecord::read(&record.body)
-            .inspect_err(|error| {
-                // Another version of Waypost may have written the record.
-                tracing::error!(log = self.log, offset = record.position.offset, %error, "unreadable record skipped");
-            })
-            .ok()
-    }
-
     /// Applies the records that were read, and returns the effect of the last one. Records after one that changes how
     /// the stream is read are left.
     fn apply(&self, session: &mut StreamSession, from: ReadFrom) -> Result<RecordEffect, StoreError> {
-        let effects = self.store.apply(&session.entries, from)?;
+        let is_current = *self.sync_state.borrow() == SyncState::Current;
+        let apply = || self.store.apply(&session.entries, from);
+        // Many records take long. Other tasks of this thread, which may be the reader's, continue on another thread.
+        let effects = if is_current { apply() } else { tokio::task::block_in_place(apply) }?;
         self.update_version_gauge()?;
         let last = effects.last().cloned().unwrap_or(RecordEffect::None);
-        let is_current = *self.sync_state.borrow() == SyncState::Current;
         let mut offset = 0;
         let mut changes = 0;
         for (entry, effect) in session.entries.drain(..effects.len()).zip(effects) {

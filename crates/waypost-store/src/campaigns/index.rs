@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use waypost_core::campaign::Campaign;
@@ -67,10 +68,10 @@ impl SearchText {
         Self { text: text.into(), id_bytes }
     }
 
-    /// `needle` is in lower case.
-    fn contains(&self, needle: &str) -> bool {
-        let (id, name) = self.text.split_at(self.id_bytes);
-        id.contains(needle) || name.contains(needle)
+    /// `needle` searches for a text in lower case.
+    fn contains(&self, needle: &Finder<'_>) -> bool {
+        let (id, name) = self.text.as_bytes().split_at(self.id_bytes);
+        needle.find(id).is_some() || needle.find(name).is_some()
     }
 }
 
@@ -86,6 +87,8 @@ impl CampaignIndex {
     /// The ids after `after` whose campaign's id or name contains `text`, ignoring case. All ids for an empty text.
     pub(super) fn search(&self, text: &str, after: Option<&str>, limit: usize) -> Vec<Arc<str>> {
         let needle = text.to_lowercase();
+        // `str::contains` would prepare the search again for each campaign.
+        let needle = Finder::new(&needle);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let campaigns = self.campaigns.range::<str, _>((from, Bound::Unbounded));
         let found = campaigns.filter(|(_, text)| text.contains(&needle));
