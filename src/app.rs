@@ -34,11 +34,11 @@ use waypost_engine::webhook_test::WebhookTester;
 use waypost_engine::worker::Worker;
 use waypost_engine::worker::consumer::Consumer;
 use waypost_engine::worker::consumer_status::ConsumerStatus;
+use waypost_engine::worker::delay_batcher::DelayBatcher;
 use waypost_engine::worker::endpoint_registry::EndpointRegistry;
 use waypost_engine::worker::memory_budget::MemoryBudget;
-use waypost_engine::worker::park_batcher::ParkBatcher;
 use waypost_engine::worker::receipts::Receipts;
-use waypost_engine::worker::retry_throttle::RetryThrottle;
+use waypost_engine::worker::retry_slots::RetrySlots;
 use waypost_http::api_state::ApiState;
 use waypost_http::listener::Listener;
 use waypost_store::{Store, StoreError};
@@ -152,11 +152,12 @@ impl App {
             dead_letter_writer: dead_letters.appender(),
             sender,
             endpoints: EndpointRegistry::new(config.endpoint.limits, config.broker.prefetch),
-            park_batcher: ParkBatcher::start(publisher.clone(), names.clone(), metrics.clone()),
+            delay_batcher: DelayBatcher::start(publisher.clone(), names.clone(), metrics.clone()),
             receipts: Receipts::start(),
             retry_policy: ArcSwap::from_pointee(config.retry.clone()),
             metrics: metrics.clone(),
             memory_budget: MemoryBudget::default(),
+            retry_slots: RetrySlots::default(),
         });
         let consumer_status = ConsumerStatus::default();
         let replays = Replays::new(store.clone(), dead_letters.clone(), publisher.clone(), names.clone());
@@ -202,7 +203,6 @@ impl App {
             grace: config.shutdown.grace,
             status: consumer_status,
             follower: followers.campaigns,
-            retry_throttle: RetryThrottle::default(),
         };
         Ok(Self { listener, address, store, api, consumer, supervisor, keeper, management, publisher_task })
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Parked deliveries in a message. It is the limit of a worker.
-const BATCH: u64 = 100;
+/// Deliveries in a message. It is the limit of a worker.
+pub(crate) const BATCH: u64 = 100;
 
 /// No delivery is due earlier after the return, because it may be sent a little early. Its request would fail then.
 const FIRST_DUE: Duration = Duration::from_secs(1);
@@ -19,9 +19,9 @@ pub(crate) struct Outage {
     pub(crate) due_within: Duration,
 }
 
-/// A message of a delay queue.
+/// Deliveries that are due at the same time.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct WaitingMessage {
+pub(crate) struct DueGroup {
     pub(crate) deliveries: Vec<WaitingDelivery>,
     /// From the return of the endpoints until the deliveries are due.
     pub(crate) due_after: Duration,
@@ -36,9 +36,10 @@ pub(crate) struct WaitingDelivery {
 }
 
 impl Outage {
-    /// The messages in the delay queues. Parked deliveries share messages, and deliveries between two attempts have
-    /// messages of their own. The times at which they are due are spread evenly, in a mixed order.
-    pub(crate) fn messages(self) -> impl Iterator<Item = WaitingMessage> {
+    /// The deliveries in the order in which they are put into the delay queues. Parked deliveries are due in groups, as
+    /// if they had returned together before. Each delivery between two attempts has a time of its own. These times are
+    /// spread evenly, in a mixed order.
+    pub(crate) fn groups(self) -> impl Iterator<Item = DueGroup> {
         let parked = (self.deliveries as f64 * self.parked) as u64;
         let batches = parked.div_ceil(BATCH);
         let batch = move |batch: u64| (batch * BATCH..parked.min((batch + 1) * BATCH), 0, batch, batches);
@@ -50,7 +51,7 @@ impl Outage {
         };
         (0..batches).map(batch).chain((0..retries).map(retry)).map(move |(numbers, attempts, index, of)| {
             let delivery = |number| WaitingDelivery { number, endpoint: self.endpoint(number), attempts };
-            WaitingMessage {
+            DueGroup {
                 deliveries: numbers.map(delivery).collect(),
                 due_after: FIRST_DUE + self.due_within.saturating_sub(FIRST_DUE).mul_f64(scattered(index, of)),
             }

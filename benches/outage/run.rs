@@ -1,5 +1,6 @@
 //! The measurement: fresh events alone, the outage, and the minute after the endpoints have come back.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -14,7 +15,7 @@ use super::common::process;
 use super::common::progress::bar;
 use super::common::publisher::Pace;
 use super::common::receiver::{EndpointBehavior, Receiver, Transport};
-use super::ladder::{WaitingDelivery, WaitingMessage};
+use super::ladder::{BATCH, DueGroup, WaitingDelivery};
 use super::support::amqp::Message;
 use super::support::{Amqp, Broker, Waypost, unique};
 
@@ -26,6 +27,9 @@ const CONCURRENT_PUTS: usize = 16;
 
 /// Publishing is assumed to be at least this fast. If it is slower, some deliveries are due before the endpoints return.
 const PUBLISHED_PER_SECOND: f64 = 20_000.0;
+
+/// Messages that are published before the broker's confirms are awaited.
+const MESSAGES_AT_ONCE: usize = 500;
 
 const WARM_UP: Duration = Duration::from_secs(3);
 
@@ -198,28 +202,34 @@ impl Stage {
         (pace.events() > 0).then(|| Delays::new(self.receiver.tally().latencies.clone(), pace.events()))
     }
 
-    /// Publishes the waiting deliveries to the delay queues in which a worker would put them.
+    /// Publishes the waiting deliveries to the delay queues in which a worker would put them. As many as a worker allows
+    /// share a message.
     async fn publish_waiting(&self, options: &Options, back_at: DateTime<Utc>) {
         let outage = options.outage();
         let bar = bar(outage.deliveries, "publishing deliveries to the delay queues");
-        let messages = outage.messages().map(|WaitingMessage { deliveries, due_after }| {
+        let mut batches: BTreeMap<u32, (DelayQueue, Vec<Vec<u8>>)> = BTreeMap::new();
+        let message = |queue: DelayQueue, deliveries: Vec<Vec<u8>>| {
+            let body = [b"[".as_slice(), &deliveries.join(b",".as_slice()), b"]"].concat();
+            Message::raw(body).key(&self.names.delay(queue))
+        };
+        let mut full = Vec::new();
+        for DueGroup { deliveries, due_after } in outage.groups() {
             bar.inc(deliveries.len() as u64);
             let due = back_at + due_after;
-            let encode = |delivery: &WaitingDelivery| {
-                let WaitingDelivery { number, endpoint, attempts } = *delivery;
-                self.load.waiting(number, HEALTHY + endpoint, attempts, due)
-            };
-            let body = match deliveries.as_slice() {
-                [single] => encode(single),
-                several => {
-                    let deliveries: Vec<Vec<u8>> = several.iter().map(encode).collect();
-                    [b"[".as_slice(), &deliveries.join(b",".as_slice()), b"]"].concat()
-                }
-            };
             let queue = next_delay_queue(due, Utc::now()).unwrap_or(DelayQueue::SHORTEST);
-            Message::raw(body).key(&self.names.delay(queue))
-        });
-        self.amqp.publish("", messages).await;
+            let (_, batch) = batches.entry(queue.seconds()).or_insert_with(|| (queue, Vec::new()));
+            for WaitingDelivery { number, endpoint, attempts } in deliveries {
+                batch.push(self.load.waiting(number, HEALTHY + endpoint, attempts, due));
+            }
+            if batch.len() as u64 >= BATCH {
+                full.push(message(queue, std::mem::take(batch)));
+            }
+            if full.len() >= MESSAGES_AT_ONCE {
+                self.amqp.publish("", full.drain(..)).await;
+            }
+        }
+        let rest = batches.into_values().filter(|(_, batch)| !batch.is_empty());
+        self.amqp.publish("", full.into_iter().chain(rest.map(|(queue, batch)| message(queue, batch)))).await;
         bar.finish_and_clear();
     }
 

@@ -24,7 +24,7 @@ pub(crate) fn holds(body: &[u8]) {
     for (delivery, written) in deliveries.iter().zip(&written) {
         assert_eq!(Delivery::decode_waiting(written).expect("one alone"), std::slice::from_ref(delivery));
     }
-    // Parked deliveries are combined like this. See `park_batcher.rs`.
+    // Waiting deliveries are combined like this. See `delay_batcher.rs`.
     let together = [b"[".as_slice(), &written.join(b",".as_slice()), b"]"].concat();
     assert_eq!(Delivery::decode_waiting(&together).expect("all together"), deliveries);
     deliveries.into_iter().for_each(goes_on);

@@ -14,13 +14,13 @@
 pub mod consumer;
 pub mod consumer_status;
 mod dead_lettering;
+pub mod delay_batcher;
 pub mod endpoint_registry;
 pub mod memory_budget;
-pub mod park_batcher;
 mod queue;
 pub mod receipts;
 mod request;
-pub mod retry_throttle;
+pub mod retry_slots;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,10 +51,11 @@ use crate::metrics::ledger::{DeliveryGuard, DeliverySource, RequeueCause};
 use crate::metrics::{EventResult, Metrics};
 use crate::sender::Sender;
 use crate::spans;
+use delay_batcher::DelayBatcher;
 use endpoint_registry::{AdmissionOutcome, EndpointRegistry};
 use memory_budget::MemoryBudget;
-use park_batcher::ParkBatcher;
 use receipts::Receipts;
+use retry_slots::{RetrySlot, RetrySlots};
 
 /// While the broker accepts no messages, nothing can be parked. A delivery then asks for admission again after this
 /// time.
@@ -72,12 +73,13 @@ pub struct Worker {
     pub dead_letter_writer: StreamWriter<RecordOutcome>,
     pub sender: Sender,
     pub endpoints: EndpointRegistry,
-    pub park_batcher: ParkBatcher,
+    pub delay_batcher: DelayBatcher,
     pub receipts: Receipts,
     /// The settings `retry.*`. A webhook's own `retry` overrides them.
     pub retry_policy: ArcSwap<RetryPolicy>,
     pub metrics: Arc<Metrics>,
     pub memory_budget: MemoryBudget,
+    pub retry_slots: RetrySlots,
 }
 
 /// Why a message could not be settled. The message is requeued.
@@ -160,12 +162,14 @@ impl Worker {
 
     async fn first_attempt(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let mut guard = self.metrics.ledger.begin(DeliverySource::Event);
-        let result = self.attempt(delivery, &mut guard).await;
+        let result = self.attempt(delivery, None, &mut guard).await;
         finish_guard(guard, result)
     }
 
-    /// Handles a message of the retries queue: one delivery that waits or is due, or several that were parked together.
+    /// Handles a message of the retries queue: one delivery that waits or is due, or several that waited together.
     pub async fn handle_retry(&self, message: Box<Message>) -> Result<(), DeliveryError> {
+        // Decoding takes about as long as ten attempts if the message has a hundred deliveries.
+        let slot = self.retry_slots.acquire().await;
         let mut waiting = match Delivery::decode_waiting(&message.body) {
             Ok(waiting) => waiting,
             Err(error) => {
@@ -174,6 +178,7 @@ impl Worker {
             }
         };
         drop(message);
+        drop(slot);
         if waiting.len() == 1 {
             return self.process_waiting(Box::new(waiting.remove(0))).await;
         }
@@ -190,16 +195,18 @@ impl Worker {
     }
 
     async fn process_waiting_delivery(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+        let slot = self.retry_slots.acquire().await;
         if let Some(due) = delivery.due.filter(|due| next_delay_queue(*due, Utc::now()).is_some()) {
             // Not due yet: the delivery moves on to the next delay queue, in one message with others that wait as long.
             let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
-            return Ok(self.park_batcher.park(delay_queue, body).await?);
+            drop(slot);
+            return Ok(self.delay_batcher.put(delay_queue, body).await?);
         }
         let mut guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
         let result = match self.current_target(&delivery) {
             Ok(Ok(target)) => {
                 delivery.target = target;
-                self.attempt(delivery, &mut guard).await
+                self.attempt(delivery, Some(slot), &mut guard).await
             }
             Ok(Err(reason)) => Box::pin(self.dead_letter(delivery, reason)).await,
             Err(error) => Err(error.into()),
@@ -207,10 +214,17 @@ impl Worker {
         finish_guard(guard, result)
     }
 
-    /// Makes one attempt of a delivery if its endpoint can take a request now, and settles the delivery.
-    async fn attempt(&self, mut delivery: Box<Delivery>, guard: &mut DeliveryGuard<'_>) -> Result<(), DeliveryError> {
+    /// Makes one attempt of a delivery if its endpoint can take a request now, and settles the delivery. A retry has a
+    /// slot, which is free for another retry when the attempt has ended.
+    async fn attempt(
+        &self,
+        mut delivery: Box<Delivery>,
+        slot: Option<RetrySlot>,
+        guard: &mut DeliveryGuard<'_>,
+    ) -> Result<(), DeliveryError> {
         let source = if delivery.due.is_none() { Source::Event } else { Source::Retry };
         let Some(reservation) = self.memory_budget.reserve(&mut delivery.target.webhook) else {
+            drop(slot);
             return Box::pin(self.wait_for_memory(delivery)).await;
         };
         let parking = || if self.publisher.is_up() { Parking::Possible } else { Parking::Blocked };
@@ -218,7 +232,7 @@ impl Worker {
             match self.endpoints.admit(&delivery.target.webhook, source, parking, jitter()).await {
                 AdmissionOutcome::Admitted(permit) => break permit,
                 AdmissionOutcome::Parked { delay, reason } => {
-                    drop(reservation);
+                    drop((reservation, slot));
                     return Box::pin(self.park(delivery, delay, reason)).await;
                 }
                 // The endpoint or the broker may have room again after a pause.
@@ -232,6 +246,7 @@ impl Worker {
         // On the heap only while the request is in flight, so that the many deliveries that wait stay small.
         let result = Box::pin(self.attempt_once(&mut delivery, guard)).await;
         permit.finish(&result.send_result, result.duration, result.ended_at);
+        drop(slot);
         let settlement = decide(
             &self.retry_policy.load().for_webhook(&delivery.target.webhook),
             &delivery,
@@ -265,10 +280,11 @@ impl Worker {
         self.park_by_policy(&retry_policy, delivery, delay, ParkReason::Memory).await
     }
 
-    /// Publishes a delivery to a delay queue, from which it comes back when it is due.
+    /// Puts a delivery into a delay queue, from which it comes back when it is due. Returns when the broker has confirmed
+    /// the message in which it waits, with others that wait as long.
     async fn schedule_retry(&self, mut delivery: Box<Delivery>, due: DateTime<Utc>) -> Result<(), DeliveryError> {
         let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
-        self.publish(new_message(Destination::Queue(self.names.delay(delay_queue)), body)).await?;
+        self.delay_batcher.put(delay_queue, body).instrument(spans::publish()).await?;
         DeliveryEvent::RetryScheduled.emit(&self.metrics);
         Ok(())
     }
@@ -290,7 +306,7 @@ impl Worker {
         match park(retry_policy, &mut delivery, delay, Utc::now()) {
             Ok(due) => {
                 let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
-                self.park_batcher.park(delay_queue, body).await?;
+                self.delay_batcher.put(delay_queue, body).await?;
                 DeliveryEvent::Parked { delivery: &delivery, reason, due }.emit(&self.metrics);
                 Ok(())
             }

@@ -48,7 +48,7 @@ impl RequeueCause {
 
 /// Counts deliveries, their requests in flight, and messages in the delay queues.
 pub struct Ledger {
-    /// Messages put into the delay queues. Deliveries that are parked together are one message.
+    /// Messages put into the delay queues. Deliveries that wait together are one message.
     pub(crate) put_into_delay_queues: IntCounter,
     /// Messages that came back from the delay queues and are settled.
     pub(crate) taken_from_delay_queues: IntCounter,

@@ -28,7 +28,6 @@ use waypost_broker::topology::{MAX_REQUEUES, Topology};
 use super::Worker;
 use super::consumer_status::{ConsumerPhase, ConsumerStatus, MessageGuard};
 use super::queue::ConsumedQueue;
-use super::retry_throttle::RetryThrottle;
 use crate::campaigns::Campaigns;
 use crate::campaigns::hold::StreamStatus;
 use crate::delivery_event::DeliveryEvent;
@@ -51,7 +50,6 @@ pub struct Consumer {
     pub status: ConsumerStatus,
     /// Of the campaigns stream.
     pub follower: Follower,
-    pub retry_throttle: RetryThrottle,
 }
 
 impl Consumer {
@@ -212,9 +210,8 @@ impl Consumer {
             acks.acknowledge(message.tag);
             return;
         }
-        let (worker, retry_throttle) = (self.worker.clone(), self.retry_throttle.clone());
         let (message, guard) = (Box::new(message), self.status.begin_message());
-        tasks.spawn(settle(worker, retry_throttle, queue, message, acks, guard));
+        tasks.spawn(settle(self.worker.clone(), queue, message, acks, guard));
     }
 }
 
@@ -274,18 +271,10 @@ fn windows(window: u16, shards: u32, queues: usize) -> impl Iterator<Item = u16>
 }
 
 /// Processes a message. Acknowledges it once its outcome is durable, else requeues it.
-async fn settle(
-    worker: Arc<Worker>,
-    retry_throttle: RetryThrottle,
-    queue: ConsumedQueue,
-    message: Box<Message>,
-    acks: Acks,
-    guard: MessageGuard,
-) {
+async fn settle(worker: Arc<Worker>, queue: ConsumedQueue, message: Box<Message>, acks: Acks, guard: MessageGuard) {
     let tag = message.tag;
-    match queue {
-        ConsumedQueue::Events => retry_throttle.event_started(),
-        ConsumedQueue::Retries => retry_throttle.wait_for_turn().await,
+    if queue == ConsumedQueue::Events {
+        worker.retry_slots.event_started();
     }
     let _memory = worker.memory_budget.acquire_for_message(queue, &message.body).await;
     let process = async {

@@ -1,5 +1,6 @@
-//! Batches parked deliveries: deliveries that wait in the same delay queue are published as one message. An endpoint
-//! that hangs can park thousands of deliveries in a second, and the broker's cost is per message.
+//! Batches waiting deliveries: deliveries that go to the same delay queue are published as one message, whether they are
+//! parked or wait for their next attempt. An outage can add thousands of deliveries in a second, and the broker's cost
+//! is per message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publ
 use crate::delivery_event::DeliveryEvent;
 use crate::metrics::Metrics;
 
-/// How long a parked delivery waits for others to join its message.
+/// How long a delivery waits for others to join its message.
 const BATCH_WINDOW: Duration = Duration::from_millis(8);
 
 /// Deliveries in a message. If a worker dies while it processes them, they are all sent again.
@@ -25,18 +26,18 @@ const MAX_BATCH_BYTES: usize = 128 * 1024;
 /// More than there can be deliveries in flight.
 const CHANNEL_CAPACITY: usize = 4096;
 
-/// Publishes parked deliveries to the delay queues. Cheap to clone. Its task ends when the last clone is dropped.
+/// Publishes waiting deliveries to the delay queues. Cheap to clone. Its task ends when the last clone is dropped.
 #[derive(Clone)]
-pub struct ParkBatcher(mpsc::Sender<ParkRequest>);
+pub struct DelayBatcher(mpsc::Sender<DelayRequest>);
 
-struct ParkRequest {
+struct DelayRequest {
     delay_queue: DelayQueue,
     /// JSON.
     delivery: Vec<u8>,
     confirmed: oneshot::Sender<Result<(), PublishError>>,
 }
 
-impl ParkBatcher {
+impl DelayBatcher {
     pub fn start(publisher: Publisher, names: Names, metrics: Arc<Metrics>) -> Self {
         let (sender, requests) = mpsc::channel(CHANNEL_CAPACITY);
         tokio::spawn(run(publisher, names, metrics, requests));
@@ -44,15 +45,15 @@ impl ParkBatcher {
     }
 
     /// Puts a delivery into a delay queue, and waits until the broker has confirmed it.
-    pub(super) async fn park(&self, delay_queue: DelayQueue, delivery: Vec<u8>) -> Result<(), PublishError> {
+    pub(super) async fn put(&self, delay_queue: DelayQueue, delivery: Vec<u8>) -> Result<(), PublishError> {
         let (confirmed, confirmation) = oneshot::channel();
-        let request = ParkRequest { delay_queue, delivery, confirmed };
+        let request = DelayRequest { delay_queue, delivery, confirmed };
         self.0.send(request).await.map_err(|_| PublishError::Stopping)?;
         confirmation.await.unwrap_or(Err(PublishError::Stopping))
     }
 }
 
-async fn run(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut requests: mpsc::Receiver<ParkRequest>) {
+async fn run(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut requests: mpsc::Receiver<DelayRequest>) {
     while let Some(first) = requests.recv().await {
         let mut pending = vec![first];
         sleep(BATCH_WINDOW).await;
@@ -67,7 +68,7 @@ async fn run(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut requ
     }
 }
 
-async fn publish(publisher: Publisher, names: Names, metrics: Arc<Metrics>, batch: Vec<ParkRequest>) {
+async fn publish(publisher: Publisher, names: Names, metrics: Arc<Metrics>, batch: Vec<DelayRequest>) {
     let Some(delay_queue) = batch.first().map(|request| request.delay_queue) else { return };
     let queue = Destination::Queue(names.delay(delay_queue));
     let message = OutboundMessage::new(queue, uuid::Uuid::now_v7().to_string(), encode_batch(&batch));
@@ -82,12 +83,12 @@ async fn publish(publisher: Publisher, names: Names, metrics: Arc<Metrics>, batc
 }
 
 /// Groups requests by delay queue, within the limits of a batch.
-fn to_batches(mut requests: Vec<ParkRequest>) -> Vec<Vec<ParkRequest>> {
+fn to_batches(mut requests: Vec<DelayRequest>) -> Vec<Vec<DelayRequest>> {
     requests.sort_by_key(|request| request.delay_queue.seconds());
-    let mut batches: Vec<Vec<ParkRequest>> = Vec::new();
+    let mut batches: Vec<Vec<DelayRequest>> = Vec::new();
     let mut bytes = 0;
     for request in requests {
-        let has_room = |batch: &&mut Vec<ParkRequest>| {
+        let has_room = |batch: &&mut Vec<DelayRequest>| {
             batch.len() < MAX_BATCH_DELIVERIES
                 && bytes < MAX_BATCH_BYTES
                 && batch.first().is_some_and(|first| first.delay_queue == request.delay_queue)
@@ -107,7 +108,7 @@ fn to_batches(mut requests: Vec<ParkRequest>) -> Vec<Vec<ParkRequest>> {
 }
 
 /// Encodes one delivery as a JSON object, several as a JSON array.
-fn encode_batch(batch: &[ParkRequest]) -> Vec<u8> {
+fn encode_batch(batch: &[DelayRequest]) -> Vec<u8> {
     match batch {
         [single] => single.delivery.clone(),
         several => {
@@ -137,12 +138,12 @@ mod tests {
         Delivery::new(event, campaign.places().next().expect("a webhook").target(), None)
     }
 
-    fn request(delay_queue: DelayQueue, bytes: usize) -> ParkRequest {
-        ParkRequest { delay_queue, delivery: vec![b'1'; bytes], confirmed: oneshot::channel().0 }
+    fn request(delay_queue: DelayQueue, bytes: usize) -> DelayRequest {
+        DelayRequest { delay_queue, delivery: vec![b'1'; bytes], confirmed: oneshot::channel().0 }
     }
 
     /// Delay in seconds and number of deliveries of each batch.
-    fn batch_sizes(requests: Vec<ParkRequest>) -> Vec<(u32, usize)> {
+    fn batch_sizes(requests: Vec<DelayRequest>) -> Vec<(u32, usize)> {
         to_batches(requests).iter().map(|batch| (batch[0].delay_queue.seconds(), batch.len())).collect()
     }
 
@@ -167,11 +168,11 @@ mod tests {
         #[test]
         fn an_encoded_batch_can_be_decoded(texts in prop::collection::vec(("\\PC{0,9}", "[\\[\\]{},\"]{0,9}"), 1..9)) {
             let deliveries: Vec<Delivery> = texts.iter().map(|(label, response)| delivery(label, response)).collect();
-            let batch: Vec<ParkRequest> = deliveries
+            let batch: Vec<DelayRequest> = deliveries
                 .iter()
                 .map(|delivery| {
                     let delivery = serde_json::to_vec(delivery).expect("JSON");
-                    ParkRequest { delivery, ..request(DelayQueue::SHORTEST, 0) }
+                    DelayRequest { delivery, ..request(DelayQueue::SHORTEST, 0) }
                 })
                 .collect();
             prop_assert_eq!(Delivery::decode_waiting(&encode_batch(&batch)).expect("deliveries"), deliveries);
