@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::dead_letters::text_field;
 use crate::support::json::{find_by, first_attempt, only, remove_entry, webhook_mut};
 use crate::support::{Answer, DEFAULT_TIMEOUT, wait_until};
-use crate::test_app::{TestApp, example_campaign, step_event};
+use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
@@ -160,6 +160,51 @@ async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
     app.waypost.kill().await;
     app.waypost.restart().await;
     app.receiver.expect("/offers").times(2).same_webhook_id().await;
+}
+
+#[tokio::test]
+async fn deliveries_that_fail_together_share_messages() {
+    const DELIVERIES: usize = 200;
+    let app = TestApp::builder().set("retry.initialDelay", "2s").start().await;
+    app.receiver.reply("/agent", 500);
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(DELIVERIES, 3)).await;
+    app.waypost.wait_for_metric("waypost_retries_scheduled_total", DELIVERIES as f64).await;
+    let messages = app.waypost.metric("waypost_ladder_messages_total{movement=\"put\"}").await;
+    assert!(messages <= DELIVERIES as f64 / 2.0, "{messages} messages for {DELIVERIES} deliveries");
+    app.receiver.reply("/agent", 200);
+    app.receiver.expect("/agent").times(2 * DELIVERIES).within(SLOW_TIMEOUT).await;
+    let attempts = app.receiver.requests_by_webhook_id();
+    assert_eq!(attempts.len(), DELIVERIES);
+    assert!(attempts.values().all(|attempts| *attempts == 2), "a delivery was sent too often: {attempts:?}");
+    app.waypost.wait_for_metric("waypost_deliveries_total{outcome=\"delivered\"}", DELIVERIES as f64).await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_between_the_retry_and_the_acknowledgement_loses_nothing() {
+    // As many requests as an unknown receiver gets at once.
+    const EVENTS: usize = 8;
+    let app = TestApp::builder().process().set("retry.initialDelay", "4s").start().await;
+    let mut campaign = example_campaign(&app.receiver);
+    // Each event has two deliveries. One hangs, so the event is not acknowledged although the other one waits for its
+    // retry.
+    campaign["sections"][0]["webhook"] = json!({ "url": app.receiver.url("/hangs"), "timeoutMs": 30_000 });
+    app.waypost.put_campaign(&campaign).await;
+    app.receiver.reply("/hangs", Answer::never());
+    app.receiver.reply("/agent", 500);
+    app.amqp.publish_events(&app.prefix, &events_with_keyword(EVENTS, 3)).await;
+    app.waypost.wait_for_metric("waypost_retries_scheduled_total", EVENTS as f64).await;
+    let messages = app.waypost.metric("waypost_ladder_messages_total{movement=\"put\"}").await;
+    assert!(messages < EVENTS as f64, "{messages} messages for {EVENTS} deliveries");
+    app.waypost.kill().await;
+    app.receiver.reply("/hangs", 200);
+    app.receiver.reply("/agent", 200);
+    app.waypost.restart().await;
+    // The events are delivered again, and the retries come back.
+    app.receiver.expect("/agent").times(3 * EVENTS).within(SLOW_TIMEOUT).await;
+    app.receiver.expect("/hangs").times(2 * EVENTS).within(SLOW_TIMEOUT).await;
+    let mut attempts: Vec<usize> = app.receiver.requests_by_webhook_id().into_values().collect();
+    attempts.sort_unstable();
+    assert_eq!(attempts, [[2; EVENTS], [3; EVENTS]].concat());
 }
 
 #[tokio::test]
