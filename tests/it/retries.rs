@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::dead_letters::text_field;
-use crate::support::json::{find_by, first_attempt, only, remove_entry, webhook_mut};
+use crate::support::json::{find_by, first_attempt, only, remove_entry, section_mut, webhook_mut};
 use crate::support::{Answer, DEFAULT_TIMEOUT, wait_until};
 use crate::test_app::{SLOW_TIMEOUT, TestApp, events_with_keyword, example_campaign, step_event};
 
@@ -187,7 +187,8 @@ async fn a_worker_killed_between_the_retry_and_the_acknowledgement_loses_nothing
     let mut campaign = example_campaign(&app.receiver);
     // Each event has two deliveries. One hangs, so the event is not acknowledged although the other one waits for its
     // retry.
-    campaign["sections"][0]["webhook"] = json!({ "url": app.receiver.url("/hangs"), "timeoutMs": 30_000 });
+    section_mut(&mut campaign, "Welcome Message")["webhook"] =
+        json!({ "url": app.receiver.url("/hangs"), "timeoutMs": 30_000 });
     app.waypost.put_campaign(&campaign).await;
     app.receiver.reply("/hangs", Answer::never());
     app.receiver.reply("/agent", 500);
