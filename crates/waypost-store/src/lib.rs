@@ -22,8 +22,8 @@ pub use campaigns::{CampaignsEntry, Change, ChangeAuthor, ChangeOutcome, StoredC
 use dead_letters::LetterView;
 pub use error::StoreError;
 
-/// sled's page cache. sled's default is 1 GiB.
-const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
+/// sled's page cache. In memory its pages are two to three times as large. sled's default is 1 GiB.
+const PAGE_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The cache of parsed campaigns. A few campaigns of the largest size (a document of 1 MiB) fill it.
 const CAMPAIGN_CACHE_BYTES: u64 = 32 * 1024 * 1024;

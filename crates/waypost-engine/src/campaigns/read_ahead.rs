@@ -9,7 +9,7 @@ use waypost_store::CampaignsEntry;
 use waypost_store::record::CampaignsRecord;
 
 /// Maximum number of records applied in one transaction.
-const MAX_BATCH_RECORDS: usize = 500;
+const MAX_BATCH_RECORDS: usize = 250;
 
 /// Maximum number of bytes applied in one transaction; the last record may exceed them. In memory they are several times
 /// as large. Three batches are in memory: one is applied, one waits, and one is read.
