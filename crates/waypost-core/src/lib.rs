@@ -99,7 +99,7 @@ impl Delivery {
         }
     }
 
-    /// Decodes a message from a delay queue: one delivery, or a JSON array of deliveries that were parked together.
+    /// Decodes a message from a delay queue: one delivery, or a JSON array of deliveries that waited together.
     ///
     /// # Errors
     /// If `body` is neither, or is an empty array.
