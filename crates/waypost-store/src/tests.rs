@@ -1,5 +1,7 @@
 //! Tests of the store with a real sled in a temporary folder.
 
+use std::time::{Duration, Instant};
+
 use waypost_core::campaign::Campaign;
 use waypost_core::document;
 use waypost_core::egress::HttpUrls;
@@ -46,6 +48,17 @@ fn versions(store: &Store) -> Vec<(String, u64)> {
     store.campaigns(None, 100, |stored| (stored.campaign.id, stored.version)).expect("campaigns")
 }
 
+/// Opens a store that was dropped before. Background work of sled can hold the folder for a moment longer.
+fn reopen(folder: &Path) -> Store {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match Store::open(folder) {
+            Err(StoreError::InUse(_)) if Instant::now() < deadline => std::thread::yield_now(),
+            result => return result.expect("a store"),
+        }
+    }
+}
+
 #[test]
 fn a_change_and_its_position_are_stored_together() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -54,7 +67,7 @@ fn a_change_and_its_position_are_stored_together() {
     let outcome = apply(&store, &at(3), put("a", "wh_a", None));
     assert_eq!(outcome, ChangeOutcome::Done { version: 3 });
     drop(store);
-    let store = Store::open(folder.path()).expect("a store");
+    let store = reopen(folder.path());
     assert_eq!(store.position().expect("a position"), Some(at(3)));
     assert_eq!(versions(&store), [("a".to_owned(), 3)]);
 }
@@ -135,7 +148,7 @@ fn a_store_of_another_format_version_is_emptied_and_not_moved_aside() {
     store.db.open_tree("letter-rows").expect("a tree").insert(b"x", b"?").expect("written");
     store.db.insert("format", b"0").expect("written");
     drop(store);
-    let store = Store::open(folder.path()).expect("a store");
+    let store = reopen(folder.path());
     assert_eq!((store.position().expect("a position"), versions(&store)), (None, vec![]));
     assert_eq!(std::fs::read_dir(folder.path()).expect("names").count(), 1);
 }
@@ -190,7 +203,7 @@ fn a_log_without_its_beginning_is_incomplete_until_a_decision() {
     assert_eq!(apply(&store, &at(41), put("b", "wh_b", Some(40))), ChangeOutcome::Stale);
     assert_eq!(store.view_state().expect("a state").incomplete, Some(Incomplete::BeginsLater { first: 40 }));
     drop(store);
-    let store = Store::open(folder.path()).expect("a store");
+    let store = reopen(folder.path());
     assert!(!is_complete(&store), "a restart forgets that the view is incomplete");
     assert_eq!(apply_control(&store, 42, accept(), ReadFrom::First), RecordEffect::Completed);
     assert!(is_complete(&store));
@@ -344,7 +357,7 @@ fn batches_have_the_effects_of_single_records() {
         };
         let before = view(&store);
         drop(store);
-        let store = Store::open(folder.path()).expect("a store");
+        let store = reopen(folder.path());
         assert_eq!(view(&store), before, "after a restart, batches of {size}");
         (effects, before)
     };
@@ -441,7 +454,7 @@ fn a_store_of_the_previous_version_keeps_its_campaigns() {
     store.db.insert("format", PREVIOUS_FORMAT_VERSION).expect("written");
     drop((old, store));
     for _ in 0..2 {
-        let store = Store::open(folder.path()).expect("a store");
+        let store = reopen(folder.path());
         assert_eq!((versions(&store), store.position().expect("a position")), before);
         assert_eq!(store.owner_of("wh_c").as_deref(), Some("c"));
         let trees = store.db.tree_names();
