@@ -1,6 +1,6 @@
 //! A timer for the deadlines of many waits, one after the other. Most waits end long before their deadline, so the timer
 //! is not set again for each of them: it is left at an earlier deadline, and moved only when it fires too early. Setting
-//! a new timer for each wait costs more than all other work of a wait.
+//! and removing a timer take a lock of the runtime.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -356,6 +356,7 @@ struct SlotWaiter<'a> {
 }
 
 impl SlotWaiter<'_> {
+    /// Asks for admission, and enters or leaves a wait list by the answer.
     fn ask(&mut self, request: &AdmissionRequest<'_>, now: Duration) -> Admission {
         let (mut receiver, mut limiter) = (self.slot.lock(), self.slot.limiter.lock());
         let admission = receiver.admit(&mut limiter, request, now);
@@ -388,6 +389,7 @@ impl SlotWaiter<'_> {
         .await;
     }
 
+    /// Leaves a wait list, if the delivery was in one.
     fn leave(&self, wait_list: Option<WaitList>, receiver: &mut Receiver, endpoint: &mut ConcurrencyLimiter) {
         let Some(wait_list) = wait_list else { return };
         receiver.limiter(endpoint, wait_list, self.webhook).end_waiting();
